@@ -1,0 +1,149 @@
+// The model interface: what the scheduler, and nobody else, drives. Plain data, no libtorch.
+//
+// One engine thread owns a Model and all its Sequences; no method may be called from another thread
+// (but for info(), which is immutable). Failure of the device is a Result, never an exception.
+//
+// "Same history, same bits": the KV of a token and the logits after it depend on (KV bits before it,
+// token, position, path) alone — not on the batch, the pages, how a prompt was cut, or the threads —
+// where the path is read (prefill) or generated (decode). When info().one_path is set the two paths
+// have the same bits too.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "codec/base/bytes.h"
+#include "codec/base/dtype.h"
+#include "codec/base/ids.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+
+namespace kvfs::model {
+
+enum class Compute { kFast, kReference };  // reference: fp32 throughout, weights dequantized
+
+struct DeviceChoice {
+  enum class Kind { kAuto, kCpu, kCuda } kind = Kind::kAuto;  // auto: CUDA when there is one
+  int index = 0;
+};
+
+// Layout of one layer's KV; layers may differ.
+struct LayerShape {
+  std::uint16_t kv_heads = 0;
+  std::uint16_t key_width = 0;    // elements of one head's key
+  std::uint16_t value_width = 0;
+};
+
+struct ModelInfo {
+  std::string name;             // file name without its suffix
+  std::filesystem::path path;
+  std::string architecture;     // "llama"
+  std::uint64_t parameters = 0;
+  std::uint64_t weight_bytes = 0;
+  std::int32_t context_length = 0;   // tokens
+  std::int32_t vocab_size = 0;
+  std::vector<LayerShape> layers;
+  ModelFingerprint fingerprint;      // of weights, config, tokenizer; independent of device and mode
+  std::string kernel_class;          // "cpu-fast-1", "cpu-reference-1", "cuda-fast-1": decides what may share computed bits
+  DType kv_dtype = DType::kBF16;
+  bool one_path = false;             // read and generated tokens have the same bits
+  std::string device;                // "cpu (2 threads, avx2)", "cuda:0 (NVIDIA H200)"
+};
+
+// One layer's KV of the positions of one block, for a run of heads that share their positions.
+// Row-major: key [heads, positions, key_width], value [heads, positions, value_width] of kv_dtype;
+// keys are post-RoPE.
+struct KvPiece {
+  std::uint16_t layer = 0;
+  std::uint16_t head_begin = 0;
+  std::uint16_t head_count = 0;
+  std::vector<Position> positions;  // ascending, all inside one block of the absolute grid
+  Bytes key;
+  Bytes value;
+};
+
+// A history on the device: tokens' KV in 256-token pages, shared with its forks (copy on write).
+class Sequence {
+ public:
+  virtual ~Sequence() = default;
+  virtual Position next_pos() const = 0;  // absolute position of the next token
+};
+
+struct DecodeItem {
+  Sequence* sequence = nullptr;
+  TokenId token = 0;
+  std::span<float> logits;  // out, [vocab_size] fp32: after this token
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelInfo& info() const = 0;
+
+  virtual std::unique_ptr<Sequence> new_sequence() = 0;
+  // O(pages): no KV is copied until one of the two writes into a shared partial page.
+  virtual std::unique_ptr<Sequence> fork(const Sequence& sequence) = 0;
+
+  // Reads tokens at positions next_pos() … ; any number, cut anywhere, same bits. logits: empty, or
+  // [vocab_size] fp32 to be filled for the last token. kTooLarge: the context or the memory is full
+  // (the sequence is then as before). At most prefill_slice() tokens a call keep others waiting
+  // tens of milliseconds only.
+  virtual Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
+                         std::span<float> logits) = 0;
+  virtual std::int32_t prefill_slice() const = 0;
+
+  // Appends one token to each of up to max_batch() distinct sequences (the generated path).
+  virtual Status decode(std::span<DecodeItem> items) = 0;
+  virtual std::int32_t max_batch() const = 0;
+
+  // Drops the tokens at positions ≥ end. Used to compute the last token's logits again.
+  virtual Status truncate(Sequence& sequence, Position end) = 0;
+
+  // KV of one layer in block (positions block·256 …), all heads, as plain bytes.
+  virtual Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer,
+                                              std::int32_t block) = 0;
+  // Puts back what kv_out gave, layer by layer, blocks in ascending order; call
+  // set_next_pos once all layers of all blocks are in. kUnsupported: a layout this model's kernels
+  // cannot attend to.
+  virtual Status kv_in(Sequence& sequence, const KvPiece& piece) = 0;
+  virtual Status set_next_pos(Sequence& sequence, Position next_pos) = 0;
+
+  // Bytes of KV pages in use on the device and the budget they must stay within.
+  virtual std::uint64_t kv_bytes_used() const = 0;
+  virtual std::uint64_t kv_bytes_budget() const = 0;
+};
+
+struct LoadOptions {
+  DeviceChoice device;
+  Compute compute = Compute::kFast;
+  int threads = 0;                  // CPU: 0 = one a physical core
+  std::uint64_t kv_budget = 0;      // bytes; 0 = what the device leaves, at most half of memory on a CPU
+  std::function<void(double)> progress;  // share loaded, 0 … 1; may be empty
+};
+
+// What can be known without loading weights: info (device left empty), tokenizer, template.
+// Immutable and usable from any thread; shared by the mount, HTTP and the scheduler.
+struct ModelCard {
+  ModelInfo info;
+  std::string config_json;                         // models/NAME/config.json
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  std::unique_ptr<text::ChatTemplate> chat;        // null: the model has no (understood) template
+  std::string chat_error;                          // why it is null, when the file does have one
+};
+
+// kNotFound, kCorrupt, kUnsupported (an unknown family) name the file, the field and the way out.
+// The fingerprint is XXH3-128 over the file's metadata and tensors; cached in cache_dir (if not
+// empty) by (path, size, mtime, inode) so that the second start is instant.
+Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, Compute compute,
+                                             const DeviceChoice& device,
+                                             const std::filesystem::path& cache_dir);
+
+// Loads the weights. A model that does not fit is kTooLarge before anything is allocated.
+Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options);
+
+}  // namespace kvfs::model

@@ -1,0 +1,65 @@
+// Tokenizers: text ↔ token ids, by the model file's own definition.
+//
+// Immutable after loading; every method may be called from any thread at once. Encoding is linear in
+// the input and allocation is bounded by it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "codec/base/ids.h"
+#include "codec/container/gguf.h"
+
+namespace kvfs::text {
+
+// How text that spells an added or special token ("<|im_end|>") is read.
+enum class SpecialText {
+  kAsText,     // users' text: letters like any other
+  kAsControl,  // templates' own markers: the token itself
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Appends no BOS by itself. Input is UTF-8, checked by the caller.
+  virtual std::vector<TokenId> encode(std::string_view utf8, SpecialText special) const = 0;
+
+  // The bytes of one token as they appear in text; "" for an id without a token string (padding of
+  // the vocabulary) and for −1. Special tokens give their spelling. May be part of a UTF-8 sequence.
+  virtual std::string_view bytes_of(TokenId id) const = 0;
+
+  virtual bool is_special(TokenId id) const = 0;  // control tokens: not printed in replies
+  virtual std::int32_t vocab_size() const = 0;
+
+  // Tokens put before the first text of an empty state (raw template): what the tokenizer itself adds.
+  virtual std::vector<TokenId> begin_tokens() const = 0;
+  // Tokens that end a turn or a text (EOS, EOT); generation stops after any of them.
+  virtual const std::vector<TokenId>& end_tokens() const = 0;
+
+  std::string decode(const std::vector<TokenId>& ids) const {
+    std::string text;
+    for (const TokenId id : ids) text += bytes_of(id);
+    return text;
+  }
+};
+
+// From tokenizer.ggml.*; kUnsupported names a model or pre-tokenizer that is not known.
+Result<std::unique_ptr<Tokenizer>> load_tokenizer(const container::GgufFile& file);
+
+// Holds back an incomplete UTF-8 tail between pieces, so that streamed replies are always valid
+// UTF-8; bytes that can never become valid are replaced by U+FFFD. One owner, no locking.
+class Utf8Stream {
+ public:
+  std::string push(std::string_view bytes);  // what may be shown now
+  std::string finish();                      // the rest
+ private:
+  std::string pending_;
+};
+
+bool is_valid_utf8(std::string_view text);
+
+}  // namespace kvfs::text
