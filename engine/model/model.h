@@ -20,6 +20,7 @@
 #include "codec/base/bytes.h"
 #include "codec/base/dtype.h"
 #include "codec/base/ids.h"
+#include "codec/base/kv.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
@@ -30,13 +31,6 @@ enum class Compute { kFast, kReference };  // reference: fp32 throughout, weight
 struct DeviceChoice {
   enum class Kind { kAuto, kCpu, kCuda } kind = Kind::kAuto;  // auto: CUDA when there is one
   int index = 0;
-};
-
-// Layout of one layer's KV; layers may differ.
-struct LayerShape {
-  std::uint16_t kv_heads = 0;
-  std::uint16_t key_width = 0;    // elements of one head's key
-  std::uint16_t value_width = 0;
 };
 
 struct ModelInfo {
@@ -53,18 +47,6 @@ struct ModelInfo {
   DType kv_dtype = DType::kBF16;
   bool one_path = false;             // read and generated tokens have the same bits
   std::string device;                // "cpu (2 threads, avx2)", "cuda:0 (NVIDIA H200)"
-};
-
-// One layer's KV of the positions of one block, for a run of heads that share their positions.
-// Row-major: key [heads, positions, key_width], value [heads, positions, value_width] of kv_dtype;
-// keys are post-RoPE.
-struct KvPiece {
-  std::uint16_t layer = 0;
-  std::uint16_t head_begin = 0;
-  std::uint16_t head_count = 0;
-  std::vector<Position> positions;  // ascending, all inside one block of the absolute grid
-  Bytes key;
-  Bytes value;
 };
 
 // A history on the device: tokens' KV in 256-token pages, shared with its forks (copy on write).

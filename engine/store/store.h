@@ -1,0 +1,121 @@
+// The store: content-addressed KV in LMDB, states that name it, jobs that change it.
+//
+// Threads: every reading method may be called from any thread; each runs in a short read transaction
+// of its own and copies out, so no reader is ever open across a wait. All writes happen on one writer
+// thread: write() hands it a function and returns when the transaction that ran it is on disk
+// (several functions may share one commit); write_async() calls `done` from the writer thread then.
+// A function that returns an error, or throws nothing but fails, leaves the store as it was.
+// Failure: kBusy (another daemon), kCorrupt (names chunk or record), kNoSpace, kUnsupported (a store
+// of a newer format), kIo. Ownership: the Store owns the environment; destroy it after all users.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/store/records.h"
+
+namespace kvfs::store {
+
+class WriteTransaction;
+
+struct StoreOptions {
+  std::filesystem::path directory;
+  std::uint64_t map_bytes = std::uint64_t{4} << 40;
+  int codec_threads = 2;
+};
+
+struct NameEntry {
+  enum class Kind : std::uint8_t { kState = 0, kFile = 1, kSymlink = 2 } kind = Kind::kState;
+  std::string name;
+  StateId state;        // kState
+};
+
+// A block to add: tokens of one block and, per layer, the pieces that hold their KV (fewer positions
+// than tokens where it was pruned).
+struct NewBlock {
+  std::int32_t index = 0;
+  std::vector<BlockToken> tokens;
+  std::string text;
+  std::vector<KvPiece> pieces;   // layer-major, every layer of the model
+  BlockKey previous_key;
+  BlockKey key;                  // zero: keep it out of the prefix index
+};
+
+struct StoreStatistics {
+  std::uint64_t states = 0, versions = 0, blocks = 0, chunks = 0;
+  std::uint64_t bytes_logical = 0;  // decoded KV, counted once per state
+  std::uint64_t bytes_unique = 0;   // decoded KV, each chunk once
+  std::uint64_t bytes_stored = 0;   // encoded
+};
+
+struct VerifyReport {
+  std::uint64_t chunks = 0, blocks = 0, versions = 0, states = 0;
+  std::vector<std::string> problems;  // one sentence each; empty: sound
+};
+
+class Store {
+ public:
+  // Creates the directory (0700) and the tables where missing.
+  static Result<std::unique_ptr<Store>> open(const StoreOptions& options);
+  virtual ~Store() = default;
+
+  // --- reading, any thread -------------------------------------------------------------------
+  virtual Result<StateRecord> state(StateId id) = 0;
+  virtual Result<NameEntry> lookup(StateId parent, std::string_view name) = 0;
+  // Entries of a directory in byte order of names, those after `after`, at most limit.
+  virtual Result<std::vector<NameEntry>> list(StateId parent, std::string_view after,
+                                              std::size_t limit) = 0;
+  virtual Result<VersionRecord> version(VersionId id) = 0;
+  virtual Result<BlockRecord> block(BlockId id) = 0;
+  // Decodes into out (the shape's size); the encoded bytes' checksum is checked on every call.
+  virtual Status read_chunk(const ChunkId& id, const chunk::ShapeClass& shape,
+                            MutableByteSpan out) = 0;
+  // A segment's KV as one piece.
+  virtual Result<KvPiece> read_segment(const Segment& segment) = 0;
+  // The block under key, when its tokens and the key before it really are these.
+  virtual std::optional<BlockId> find_prefix(const BlockKey& previous_key, const BlockKey& key,
+                                             const std::vector<BlockToken>& tokens) = 0;
+  virtual Result<JobRecord> job(JobId id) = 0;
+  virtual Result<std::vector<std::pair<JobId, JobRecord>>> jobs() = 0;  // ascending id
+  virtual Result<FileRecord> file(StateId state, FileArea area, std::string_view name) = 0;
+  virtual Result<std::vector<std::string>> files(StateId state, FileArea area) = 0;
+  virtual StoreStatistics statistics() = 0;
+  // Reads everything: checksums, references, counts.
+  virtual Result<VerifyReport> verify() = 0;
+
+  // --- writing -------------------------------------------------------------------------------
+  // Encodes, deduplicates (byte compare on a hit) and stores a block's chunks and its record, with no
+  // reference yet: it lives until the process ends or a version refers to it. Durable only with that
+  // version. Encoding and hashing run in the codec pool; the caller waits. Equal blocks give one id.
+  virtual Result<BlockId> add_block(const NewBlock& block, DType dtype, chunk::CodecId codec) = 0;
+  // Blocks that were added (or found by prefix) and must outlive a collection until they are referred to.
+  virtual void pin(BlockId id) = 0;
+  virtual void unpin(BlockId id) = 0;
+
+  virtual Status write(const std::function<Status(WriteTransaction&)>& body) = 0;
+  virtual void write_async(std::function<Status(WriteTransaction&)> body,
+                           std::function<void(Status)> done) = 0;
+
+  // Frees chunks and blocks that nothing refers to, in small transactions; jobs may run meanwhile.
+  // Returns the encoded bytes freed. Also runs by itself soon after references were dropped.
+  virtual Result<std::uint64_t> collect() = 0;
+};
+
+// Chained key of a block: everything that decides its bits.
+struct PrefixScope {  // what a chain starts from
+  ModelFingerprint fingerprint;
+  std::string kernel_class;
+  DType kv_dtype = DType::kBF16;
+  std::optional<std::uint32_t> owner;  // none: shared by all owners
+};
+BlockKey first_key(const PrefixScope& scope);
+// one_path: read and generated tokens have the same bits, so the path stays out of the key.
+BlockKey next_key(const BlockKey& previous, const std::vector<BlockToken>& tokens, bool one_path);
+
+}  // namespace kvfs::store

@@ -1,0 +1,38 @@
+// The files of a state as views on an immutable version: exact size at once, bytes at any offset,
+// nothing built beforehand. The bytes depend on the version's content alone: no times, no names.
+//
+// A view may be used by many threads at once; it keeps only immutable metadata and a small cache of
+// decoded chunks behind one lock. The Store must outlive it; the version must be held or current.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "engine/store/store.h"
+
+namespace kvfs::store {
+
+class FileView {
+ public:
+  virtual ~FileView() = default;
+  virtual std::uint64_t size() const = 0;
+  // Fills out from offset; returns the bytes read, fewer only at the end of the file.
+  virtual Result<std::size_t> read(std::uint64_t offset, MutableByteSpan out) = 0;
+};
+
+// state.json: format version, model name and fingerprint, kernel class, n_tokens, next_pos, layers
+// [{"length": n}] or [{"lengths": [per head]}], dtype, codec, origin, root.
+Result<std::unique_ptr<FileView>> state_json_view(Store& store, const VersionRecord& version);
+// text: the tokens' bytes.
+Result<std::unique_ptr<FileView>> text_view(Store& store, const VersionRecord& version);
+// tokens.npy: int32 [n_tokens].
+Result<std::unique_ptr<FileView>> tokens_view(Store& store, const VersionRecord& version);
+// kv/layer-NNN.safetensors: key, value [1, kv_heads, T, width], positions [T] (int32), or [kv_heads, T]
+// where heads differ; ragged heads: key, value [N, width], positions [N], head_offsets [kv_heads + 1].
+Result<std::unique_ptr<FileView>> layer_view(Store& store, const VersionRecord& version,
+                                             std::uint16_t layer);
+
+// The state's tokens, in order.
+Result<std::vector<BlockToken>> tokens_of(Store& store, const VersionRecord& version);
+
+}  // namespace kvfs::store
