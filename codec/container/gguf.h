@@ -3,7 +3,8 @@
 //
 // open() validates magic, version, counts, string and array lengths, alignment, tensor kinds,
 // dimensions and that each tensor's bytes lie inside the file; afterwards nothing can read out of
-// bounds. No allocation is larger than the file justifies; nested arrays are refused past depth 4.
+// bounds. No allocation is larger than the file justifies; nested arrays are refused (GgufArray could
+// not hold them, no published model has them, and ggml's own reader refuses them too).
 // Errors name the file, the field and the reason. Immutable after open: any thread may read.
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -72,6 +74,7 @@ class GgufFile {
   ByteSpan mapping_;  // owned: unmapped by the destructor
   std::map<std::string, GgufValue> metadata_;
   std::vector<GgufTensor> tensors_;
+  std::unordered_map<std::string_view, std::size_t> tensor_index_;  // names as they lie in the mapping
 };
 
 }  // namespace kvfs::container
