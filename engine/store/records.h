@@ -1,13 +1,15 @@
-// The store's records: what LMDB holds, as plain data. Byte layouts: docs/FORMAT.md, records.cpp.
+// The store's records: what LMDB holds, as plain data. Byte layouts: docs/FORMAT.md, layouts.cpp.
 //
-// chunk ← segment ← block ← version ← state. A segment is one layer's KV at one block's positions for
-// a run of heads, so layers and heads may differ in length; a block is up to 256 positions on the
-// absolute grid; a version is what a state knew at one commit and never changes.
+// chunk ← segment ← block ← version ← state. A segment is one layer's KV at one block's positions
+// for a run of heads, so layers and heads may differ in length; a block is up to 256 positions on
+// the absolute grid; a version is what a state knew at one commit and never changes.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "codec/base/ids.h"
@@ -24,12 +26,12 @@ struct Segment {
   std::uint16_t head_begin = 0;
   std::uint16_t head_count = 0;
   SegmentKind kind = SegmentKind::kFull;
-  std::vector<Position> positions;     // ascending; stored as a run when they are one
-  chunk::ShapeClass key_shape;
+  std::vector<Position> positions;  // ascending; stored as a run when they are one
+  chunk::ShapeClass key_shape;      // of one chunk: its heads × key_chunks are head_count
   chunk::ShapeClass value_shape;
-  std::vector<ChunkId> key_chunks;     // equal slices by heads, usually one
+  std::vector<ChunkId> key_chunks;  // equal slices by heads, usually one
   std::vector<ChunkId> value_chunks;
-  ContentDigest digest;                // over the per-head digests of decoded key and value
+  ContentDigest digest;  // over its heads' digests, see digests.h
 };
 
 struct BlockToken {
@@ -40,84 +42,114 @@ struct BlockToken {
 };
 
 struct BlockRecord {
-  std::uint32_t references = 0;        // versions that list it
-  std::int32_t index = 0;              // positions index·256 … index·256 + 255
-  std::vector<BlockToken> tokens;      // what was read or generated here, kept or pruned
-  std::string text;                    // the tokens' bytes, one after the other
-  std::vector<Segment> segments;       // layer-major
-  BlockKey previous_key;               // of the block before; zero for the first
-  BlockKey key;                        // zero: never in the prefix index
-  ContentDigest digest;                // over tokens and segments' digests
+  std::uint32_t references = 0;    // versions that list it; kept in a table of its own
+  std::int32_t index = 0;          // positions index·256 … index·256 + 255
+  std::vector<BlockToken> tokens;  // what was read or generated here, kept or pruned
+  std::string text;                // the tokens' bytes, one after the other
+  std::vector<Segment> segments;   // layer-major
+  BlockKey previous_key;           // of the block before; zero for the first
+  BlockKey key;                    // zero: never in the prefix index
+  ContentDigest digest;            // over tokens and heads' digests, see digests.h
+};
+
+// What stands at the front of a block's record, to be had without reading the rest.
+struct BlockSummary {
+  std::int32_t index = 0;
+  std::uint32_t token_count = 0;
+  std::uint32_t text_bytes = 0;
+  std::uint64_t kv_bytes = 0;  // decoded
+  ContentDigest digest;
+  std::uint32_t heads = 0;  // (layer, head) pairs that hold something here
+  std::optional<std::uint32_t>
+      length;  // positions each of them holds, when these are the same ones
+};
+
+// How much a layer holds, over all blocks.
+struct LayerExtent {
+  bool own_positions = false;          // heads hold different positions
+  std::vector<std::uint32_t> lengths;  // positions, one number a head
+  bool operator==(const LayerExtent&) const = default;
 };
 
 // On disk: never renumber.
-enum class Origin : std::uint8_t { kComputed = 0, kImported = 1, kEdited = 2, kPruned = 3, kLossy = 4 };
+enum class Origin : std::uint8_t {
+  kComputed = 0,
+  kImported = 1,
+  kEdited = 2,
+  kPruned = 3,
+  kLossy = 4
+};
 std::string_view name_of(Origin origin);
 
 struct VersionRecord {
-  std::uint32_t references = 0;        // states, snapshots and unfinished jobs that hold it
-  std::string model;                   // name
+  std::uint32_t references = 0;  // states, snapshots and unfinished jobs that hold it
+  std::string model;             // name
   ModelFingerprint fingerprint;
   std::string kernel_class;
   DType kv_dtype = DType::kBF16;
   chunk::CodecId codec = chunk::CodecId::kZh;
   Origin origin = Origin::kComputed;
-  std::string origin_detail;           // JSON object: method, parameters, parent root; "" when computed
+  std::string origin_detail;  // JSON object: method, parameters, parent root; "" when computed
   std::uint64_t n_tokens = 0;
-  Position next_pos = 0;               // position of the next token; not the cache's length
+  Position next_pos = 0;  // position of the next token; not the cache's length
   std::vector<LayerShape> layers;
-  std::vector<BlockId> blocks;         // ascending index
+  std::vector<LayerExtent> extents;  // one a layer
+  std::vector<BlockId> blocks;       // ascending index
   std::uint64_t text_bytes = 0;
-  std::uint64_t kv_bytes = 0;          // decoded
-  ContentDigest root;                  // over blocks' digests, model fingerprint and shapes
+  std::uint64_t kv_bytes = 0;  // decoded
+  ContentDigest root;          // over blocks' digests, fingerprint and shapes, see digests.h
 };
 
 struct StateRecord {
-  StateId parent;                      // none: directly under states/
+  StateId parent;  // none: directly under states/
   std::string name;
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
-  std::uint32_t mode = 0700;           // permission bits
-  std::int64_t created_ns = 0;         // since the epoch
-  std::int64_t changed_ns = 0;         // of params, names inside
-  std::int64_t advanced_ns = 0;        // of the current version
-  VersionId version;                   // none: an empty state
+  std::uint32_t mode = 0700;                  // permission bits
+  std::int64_t created_ns = 0;                // since the epoch
+  std::int64_t changed_ns = 0;                // of params, names inside
+  std::int64_t advanced_ns = 0;               // of the current version
+  VersionId version;                          // none: an empty state
   std::map<std::string, std::string> params;  // those set here; the rest are defaults
 };
 
 // On disk: never renumber.
 enum class JobKind : std::uint8_t { kFeed = 0, kContinue = 1, kAsk = 2, kStep = 3 };
 enum class JobStatus : std::uint8_t {
-  kQueued = 0, kRunning = 1, kDone = 2, kFailed = 3, kCanceled = 4
+  kQueued = 0,
+  kRunning = 1,
+  kDone = 2,
+  kFailed = 3,
+  kCanceled = 4
 };
 std::string_view name_of(JobKind kind);      // "feed", …
 std::string_view name_of(JobStatus status);  // "queued", …
 
 struct JobRecord {
   StateId state;
-  std::string name;                    // the spooled file's, or "step-17"
+  std::string name;  // the spooled file's, or "step-17"
   JobKind kind = JobKind::kFeed;
   JobStatus status = JobStatus::kQueued;
-  std::string prompt;                  // bytes as they were spooled
+  std::string prompt;                         // bytes as they were spooled
   std::map<std::string, std::string> params;  // all of them, resolved at submission
   std::uint64_t seed = 0;
-  VersionId base;                      // the version it runs on, set when it starts; held (referenced)
+  VersionId base;  // the version it runs on, set when it starts; held (referenced)
   std::int64_t submitted_ns = 0;
   std::int64_t finished_ns = 0;
   std::uint32_t prompt_tokens = 0;
   std::uint32_t generated_tokens = 0;
-  std::uint32_t known_tokens = 0;      // found by prefix
+  std::uint32_t known_tokens = 0;  // found by prefix
   std::uint32_t restored_tokens = 0;
-  std::uint32_t milliseconds = 0;      // of running
-  std::string finish;                  // "stop", "length", "canceled"
-  std::string error;                   // "what: why; what to do"
+  std::uint32_t milliseconds = 0;  // of running
+  std::string finish;              // "stop", "length", "canceled"
+  std::string error;               // "what: why; what to do"
 };
 
 // On disk: never renumber.
 enum class FileArea : std::uint8_t { kReply = 0, kSpool = 1, kUser = 2 };
 
 struct FileRecord {
-  FileId id;                           // its inode, never reused
+  FileId id;  // its inode, never reused
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint32_t mode = 0600;

@@ -1,12 +1,15 @@
 // The store: content-addressed KV in LMDB, states that name it, jobs that change it.
 //
-// Threads: every reading method may be called from any thread; each runs in a short read transaction
-// of its own and copies out, so no reader is ever open across a wait. All writes happen on one writer
-// thread: write() hands it a function and returns when the transaction that ran it is on disk
-// (several functions may share one commit); write_async() calls `done` from the writer thread then.
-// A function that returns an error, or throws nothing but fails, leaves the store as it was.
-// Failure: kBusy (another daemon), kCorrupt (names chunk or record), kNoSpace, kUnsupported (a store
-// of a newer format), kIo. Ownership: the Store owns the environment; destroy it after all users.
+// Threads: every reading method may be called from any thread; each runs in a short read
+// transaction of its own and copies out, so no reader is ever open across a wait. All writes happen
+// on one writer thread: write() hands it a function and returns when the transaction that ran it is
+// on disk (several functions may share one commit); write_async() calls `done` from the writer
+// thread then. A function that returns an error leaves the store as it was, and the functions that
+// share its commit untouched. Neither it nor `done` may call write(), add_block() or collect():
+// they would wait for themselves, and get kInternal instead. Failure: kBusy (another daemon),
+// kCorrupt (names chunk or record), kNoSpace, kUnsupported (a store of a newer format), kIo.
+// Ownership: the Store owns the environment; destroy it after all users, which waits for the writes
+// that are queued. Never fork a process that has a Store open.
 #pragma once
 
 #include <cstdint>
@@ -33,18 +36,18 @@ struct StoreOptions {
 struct NameEntry {
   enum class Kind : std::uint8_t { kState = 0, kFile = 1, kSymlink = 2 } kind = Kind::kState;
   std::string name;
-  StateId state;        // kState
+  StateId state;  // kState
 };
 
-// A block to add: tokens of one block and, per layer, the pieces that hold their KV (fewer positions
-// than tokens where it was pruned).
+// A block to add: tokens of one block and, per layer, the pieces that hold their KV (fewer
+// positions than tokens where it was pruned).
 struct NewBlock {
   std::int32_t index = 0;
   std::vector<BlockToken> tokens;
   std::string text;
-  std::vector<KvPiece> pieces;   // layer-major, every layer of the model
+  std::vector<KvPiece> pieces;  // layer-major, every layer of the model
   BlockKey previous_key;
-  BlockKey key;                  // zero: keep it out of the prefix index
+  BlockKey key;  // zero: keep it out of the prefix index
 };
 
 struct StoreStatistics {
@@ -63,48 +66,56 @@ class Store {
  public:
   // Creates the directory (0700) and the tables where missing.
   static Result<std::unique_ptr<Store>> open(const StoreOptions& options);
-  virtual ~Store() = default;
+  ~Store();
 
   // --- reading, any thread -------------------------------------------------------------------
-  virtual Result<StateRecord> state(StateId id) = 0;
-  virtual Result<NameEntry> lookup(StateId parent, std::string_view name) = 0;
+  Result<StateRecord> state(StateId id);
+  Result<NameEntry> lookup(StateId parent, std::string_view name);
   // Entries of a directory in byte order of names, those after `after`, at most limit.
-  virtual Result<std::vector<NameEntry>> list(StateId parent, std::string_view after,
-                                              std::size_t limit) = 0;
-  virtual Result<VersionRecord> version(VersionId id) = 0;
-  virtual Result<BlockRecord> block(BlockId id) = 0;
+  Result<std::vector<NameEntry>> list(StateId parent, std::string_view after, std::size_t limit);
+  Result<VersionRecord> version(VersionId id);
+  Result<BlockRecord> block(BlockId id);
+  // In the order asked for; touches none of the blocks' tensors.
+  Result<std::vector<BlockSummary>> summaries(const std::vector<BlockId>& ids);
   // Decodes into out (the shape's size); the encoded bytes' checksum is checked on every call.
-  virtual Status read_chunk(const ChunkId& id, const chunk::ShapeClass& shape,
-                            MutableByteSpan out) = 0;
+  Status read_chunk(const ChunkId& id, const chunk::ShapeClass& shape, MutableByteSpan out);
   // A segment's KV as one piece.
-  virtual Result<KvPiece> read_segment(const Segment& segment) = 0;
+  Result<KvPiece> read_segment(const Segment& segment);
   // The block under key, when its tokens and the key before it really are these.
-  virtual std::optional<BlockId> find_prefix(const BlockKey& previous_key, const BlockKey& key,
-                                             const std::vector<BlockToken>& tokens) = 0;
-  virtual Result<JobRecord> job(JobId id) = 0;
-  virtual Result<std::vector<std::pair<JobId, JobRecord>>> jobs() = 0;  // ascending id
-  virtual Result<FileRecord> file(StateId state, FileArea area, std::string_view name) = 0;
-  virtual Result<std::vector<std::string>> files(StateId state, FileArea area) = 0;
-  virtual StoreStatistics statistics() = 0;
-  // Reads everything: checksums, references, counts.
-  virtual Result<VerifyReport> verify() = 0;
+  std::optional<BlockId> find_prefix(const BlockKey& previous_key, const BlockKey& key,
+                                     const std::vector<BlockToken>& tokens);
+  Result<JobRecord> job(JobId id);
+  Result<std::vector<std::pair<JobId, JobRecord>>> jobs();                  // ascending id
+  Result<std::vector<std::pair<JobId, JobRecord>>> jobs_of(StateId state);  // ascending id
+  Result<FileRecord> file(StateId state, FileArea area, std::string_view name);
+  Result<std::vector<std::string>> files(StateId state, FileArea area);
+  StoreStatistics statistics();
+  // Reads everything: checksums, references, counts. Jobs may run meanwhile.
+  Result<VerifyReport> verify();
 
   // --- writing -------------------------------------------------------------------------------
-  // Encodes, deduplicates (byte compare on a hit) and stores a block's chunks and its record, with no
-  // reference yet: it lives until the process ends or a version refers to it. Durable only with that
-  // version. Encoding and hashing run in the codec pool; the caller waits. Equal blocks give one id.
-  virtual Result<BlockId> add_block(const NewBlock& block, DType dtype, chunk::CodecId codec) = 0;
-  // Blocks that were added (or found by prefix) and must outlive a collection until they are referred to.
-  virtual void pin(BlockId id) = 0;
-  virtual void unpin(BlockId id) = 0;
+  // Encodes, deduplicates (byte compare on a hit) and stores a block's chunks and its record, with
+  // no reference yet: it lives until the process ends or a version refers to it. Durable only with
+  // that version. Encoding and hashing run in the codec pool; the caller waits. Equal blocks give
+  // one id.
+  Result<BlockId> add_block(const NewBlock& block, DType dtype, chunk::CodecId codec);
+  // Blocks that were added (or found by prefix) and must outlive a collection until they are
+  // referred to. Pins are counted. False, and nothing pinned, when the block is gone: as if never
+  // found.
+  bool pin(BlockId id);
+  void unpin(BlockId id);
 
-  virtual Status write(const std::function<Status(WriteTransaction&)>& body) = 0;
-  virtual void write_async(std::function<Status(WriteTransaction&)> body,
-                           std::function<void(Status)> done) = 0;
+  Status write(const std::function<Status(WriteTransaction&)>& body);
+  void write_async(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done);
 
   // Frees chunks and blocks that nothing refers to, in small transactions; jobs may run meanwhile.
   // Returns the encoded bytes freed. Also runs by itself soon after references were dropped.
-  virtual Result<std::uint64_t> collect() = 0;
+  Result<std::uint64_t> collect();
+
+ private:
+  struct Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 // Chained key of a block: everything that decides its bits.

@@ -27,8 +27,9 @@ Result<std::unique_ptr<FileView>> state_json_view(Store& store, const VersionRec
 Result<std::unique_ptr<FileView>> text_view(Store& store, const VersionRecord& version);
 // tokens.npy: int32 [n_tokens].
 Result<std::unique_ptr<FileView>> tokens_view(Store& store, const VersionRecord& version);
-// kv/layer-NNN.safetensors: key, value [1, kv_heads, T, width], positions [T] (int32), or [kv_heads, T]
-// where heads differ; ragged heads: key, value [N, width], positions [N], head_offsets [kv_heads + 1].
+// kv/layer-NNN.safetensors: key, value [1, kv_heads, T, width], positions [T] (int32), or
+// [kv_heads, T] where heads differ; ragged heads: key, value [N, width], positions [N],
+// head_offsets [kv_heads + 1].
 Result<std::unique_ptr<FileView>> layer_view(Store& store, const VersionRecord& version,
                                              std::uint16_t layer);
 

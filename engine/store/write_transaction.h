@@ -8,43 +8,54 @@
 
 namespace kvfs::store {
 
+struct TransactionScope;  // transaction_scope.h
+
 class WriteTransaction {
  public:
-  virtual ~WriteTransaction() = default;
+  explicit WriteTransaction(TransactionScope& scope) : scope_(scope) {}
+  WriteTransaction(const WriteTransaction&) = delete;
+  WriteTransaction& operator=(const WriteTransaction&) = delete;
 
   // Reads that see this transaction's own changes.
-  virtual Result<StateRecord> state(StateId id) = 0;
-  virtual Result<NameEntry> lookup(StateId parent, std::string_view name) = 0;
-  virtual Result<VersionRecord> version(VersionId id) = 0;
-  virtual Result<JobRecord> job(JobId id) = 0;
+  Result<StateRecord> state(StateId id);
+  Result<NameEntry> lookup(StateId parent, std::string_view name);
+  Result<VersionRecord> version(VersionId id);
+  Result<JobRecord> job(JobId id);
 
-  // The record's parent and name place it; kExists when the name is taken, kNotFound when the parent
-  // is gone. Its version (a fork's) gains a reference.
-  virtual Result<StateId> create_state(const StateRecord& record) = 0;
-  // kNotEmpty while children are left. Drops its version, its files and its finished jobs' rows.
-  virtual Status remove_state(StateId id) = 0;
-  // Moves and renames; kExists unless the target is free; kInvalid when it would be its own ancestor.
-  virtual Status rename_state(StateId id, StateId new_parent, std::string_view new_name) = 0;
+  // The record's parent and name place it; kExists when the name is taken, kNotFound when the
+  // parent is gone. Its version (a fork's) gains a reference.
+  Result<StateId> create_state(const StateRecord& record);
+  // kNotEmpty while children are left. Drops its version, its files and its finished jobs' rows;
+  // the row of a job that is not finished goes when update_job finishes it.
+  Status remove_state(StateId id);
+  // Moves and renames; kExists unless the target is free; kInvalid when it would be its own
+  // ancestor.
+  Status rename_state(StateId id, StateId new_parent, std::string_view new_name);
   // Everything but parent, name and version.
-  virtual Status update_state(StateId id, const StateRecord& record) = 0;
+  Status update_state(StateId id, const StateRecord& record);
   // The state's new version: references move with it.
-  virtual Status set_version(StateId id, VersionId version) = 0;
+  Status set_version(StateId id, VersionId version);
 
-  // Blocks must exist; each gains a reference. The record's references field is ignored: it starts
-  // with none and is dropped at the end of the transaction unless something refers to it.
-  virtual Result<VersionId> add_version(const VersionRecord& record) = 0;
-  virtual Status hold_version(VersionId id) = 0;     // one reference more
-  virtual Status release_version(VersionId id) = 0;  // one less; dropped with the last
+  // Blocks must exist, in ascending order of index; each gains a reference. What follows from them
+  // is worked out here, whatever the record says: n_tokens, extents, text_bytes, kv_bytes, root.
+  // Its references start at none, and it is dropped at the end of the transaction unless something
+  // refers to it.
+  Result<VersionId> add_version(const VersionRecord& record);
+  Status hold_version(VersionId id);     // one reference more
+  Status release_version(VersionId id);  // one less; dropped with the last
 
-  virtual Result<JobId> add_job(const JobRecord& record) = 0;   // a set base gains a reference
+  Result<JobId> add_job(const JobRecord& record);  // a set base gains a reference
   // base: may be set once (gains a reference); a finished status releases it.
-  virtual Status update_job(JobId id, const JobRecord& record) = 0;
-  virtual Status remove_job(JobId id) = 0;
+  Status update_job(JobId id, const JobRecord& record);
+  Status remove_job(JobId id);
 
   // Creates or replaces; keeps the FileId of what it replaces. Returns the id.
-  virtual Result<FileId> put_file(StateId state, FileArea area, std::string_view name,
-                                  const FileRecord& record) = 0;
-  virtual Status remove_file(StateId state, FileArea area, std::string_view name) = 0;
+  Result<FileId> put_file(StateId state, FileArea area, std::string_view name,
+                          const FileRecord& record);
+  Status remove_file(StateId state, FileArea area, std::string_view name);
+
+ private:
+  TransactionScope& scope_;
 };
 
 }  // namespace kvfs::store
