@@ -1,7 +1,8 @@
 // Chunk codecs: bytes of one KV piece ↔ the bytes stored for it. One encoder each behind one table.
 //
-// Pure functions, any thread, no allocation kept. Decoding checks every length against the encoded
-// bytes, so damaged input yields kCorrupt and never reads or writes out of bounds.
+// Pure functions, any thread; nothing is kept but zstd's scratch, one a thread. Decoding checks every
+// length against the encoded bytes, so damaged input yields kCorrupt and never reads or writes out of
+// bounds.
 #pragma once
 
 #include <cstdint>

@@ -8,9 +8,9 @@
 namespace kvfs::container {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x46554747;         // "GGUF"
-constexpr std::uint32_t kSwappedMagic = 0x47475546;  // of a big-endian file
-constexpr std::uint64_t kKeyBytes = 65535;           // the format's limit
+constexpr std::uint32_t kMagic = 0x46554747;          // "GGUF"
+constexpr std::uint32_t kSwappedMagic = 0x47475546;   // of a big-endian file
+constexpr std::uint64_t kKeyBytes = 65535;            // the format's limit
 constexpr std::uint64_t kArrayElements = 1ULL << 24;  // 32 times the largest vocabulary known
 constexpr std::uint64_t kSmallestKey = 8 + 4 + 1;     // length, kind, one byte of value
 constexpr std::uint64_t kSmallestTensor = 8 + 4 + 8 + 4 + 8;  // length, rank, one dim, type, offset
@@ -20,17 +20,22 @@ std::size_t element_bytes(GgufKind kind) {
   switch (kind) {
     case GgufKind::kU8:
     case GgufKind::kI8:
-    case GgufKind::kBool: return 1;
+    case GgufKind::kBool:
+      return 1;
     case GgufKind::kU16:
-    case GgufKind::kI16: return 2;
+    case GgufKind::kI16:
+      return 2;
     case GgufKind::kU32:
     case GgufKind::kI32:
-    case GgufKind::kF32: return 4;
+    case GgufKind::kF32:
+      return 4;
     case GgufKind::kU64:
     case GgufKind::kI64:
     case GgufKind::kF64:
-    case GgufKind::kString: return 8;  // of a string, its length
-    case GgufKind::kArray: return 12;
+    case GgufKind::kString:
+      return 8;  // of a string, its length
+    case GgufKind::kArray:
+      return 12;
   }
   return 0;
 }
@@ -149,16 +154,26 @@ Result<GgufValue> GgufParser::value(GgufKind kind) {
   constexpr std::in_place_type_t<std::int64_t> kSigned;
   constexpr std::in_place_type_t<double> kReal;
   switch (kind) {
-    case GgufKind::kU8: return widened(number<std::uint8_t>("value"), kUnsigned);
-    case GgufKind::kU16: return widened(number<std::uint16_t>("value"), kUnsigned);
-    case GgufKind::kU32: return widened(number<std::uint32_t>("value"), kUnsigned);
-    case GgufKind::kU64: return widened(number<std::uint64_t>("value"), kUnsigned);
-    case GgufKind::kI8: return widened(number<std::int8_t>("value"), kSigned);
-    case GgufKind::kI16: return widened(number<std::int16_t>("value"), kSigned);
-    case GgufKind::kI32: return widened(number<std::int32_t>("value"), kSigned);
-    case GgufKind::kI64: return widened(number<std::int64_t>("value"), kSigned);
-    case GgufKind::kF32: return widened(number<float>("value"), kReal);
-    case GgufKind::kF64: return widened(number<double>("value"), kReal);
+    case GgufKind::kU8:
+      return widened(number<std::uint8_t>("value"), kUnsigned);
+    case GgufKind::kU16:
+      return widened(number<std::uint16_t>("value"), kUnsigned);
+    case GgufKind::kU32:
+      return widened(number<std::uint32_t>("value"), kUnsigned);
+    case GgufKind::kU64:
+      return widened(number<std::uint64_t>("value"), kUnsigned);
+    case GgufKind::kI8:
+      return widened(number<std::int8_t>("value"), kSigned);
+    case GgufKind::kI16:
+      return widened(number<std::int16_t>("value"), kSigned);
+    case GgufKind::kI32:
+      return widened(number<std::int32_t>("value"), kSigned);
+    case GgufKind::kI64:
+      return widened(number<std::int64_t>("value"), kSigned);
+    case GgufKind::kF32:
+      return widened(number<float>("value"), kReal);
+    case GgufKind::kF64:
+      return widened(number<double>("value"), kReal);
     case GgufKind::kBool: {
       KVFS_ASSIGN(const auto byte, number<std::uint8_t>("value"));
       if (byte > 1) return refuse("value", "a boolean of " + std::to_string(byte));
@@ -168,7 +183,8 @@ Result<GgufValue> GgufParser::value(GgufKind kind) {
       KVFS_ASSIGN(const auto string, text("value", std::numeric_limits<std::uint64_t>::max()));
       return GgufValue(std::string(string));
     }
-    case GgufKind::kArray: return array().map([](GgufArray a) { return GgufValue(std::move(a)); });
+    case GgufKind::kArray:
+      return array().map([](GgufArray a) { return GgufValue(std::move(a)); });
   }
   return refuse("kind", "unknown kind " + std::to_string(static_cast<std::uint32_t>(kind)));
 }
@@ -196,18 +212,30 @@ Result<GgufArray> GgufParser::array() {
   GgufArray out;
   const auto filled = [&]() -> Status {
     switch (kind) {
-      case GgufKind::kU8: return array_of_integers<std::uint8_t>(out, count);
-      case GgufKind::kI8: return array_of_integers<std::int8_t>(out, count);
-      case GgufKind::kU16: return array_of_integers<std::uint16_t>(out, count);
-      case GgufKind::kI16: return array_of_integers<std::int16_t>(out, count);
-      case GgufKind::kU32: return array_of_integers<std::uint32_t>(out, count);
-      case GgufKind::kI32: return array_of_integers<std::int32_t>(out, count);
-      case GgufKind::kU64: return array_of_integers<std::uint64_t>(out, count);
-      case GgufKind::kI64: return array_of_integers<std::int64_t>(out, count);
-      case GgufKind::kF32: return array_of_reals<float>(out, count);
-      case GgufKind::kF64: return array_of_reals<double>(out, count);
-      case GgufKind::kBool: return array_of_booleans(out, count);
-      default: return array_of_strings(out, count);
+      case GgufKind::kU8:
+        return array_of_integers<std::uint8_t>(out, count);
+      case GgufKind::kI8:
+        return array_of_integers<std::int8_t>(out, count);
+      case GgufKind::kU16:
+        return array_of_integers<std::uint16_t>(out, count);
+      case GgufKind::kI16:
+        return array_of_integers<std::int16_t>(out, count);
+      case GgufKind::kU32:
+        return array_of_integers<std::uint32_t>(out, count);
+      case GgufKind::kI32:
+        return array_of_integers<std::int32_t>(out, count);
+      case GgufKind::kU64:
+        return array_of_integers<std::uint64_t>(out, count);
+      case GgufKind::kI64:
+        return array_of_integers<std::int64_t>(out, count);
+      case GgufKind::kF32:
+        return array_of_reals<float>(out, count);
+      case GgufKind::kF64:
+        return array_of_reals<double>(out, count);
+      case GgufKind::kBool:
+        return array_of_booleans(out, count);
+      default:
+        return array_of_strings(out, count);
     }
   }();
   KVFS_TRY(filled);
