@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "codec/container/quote.h"
+
 namespace kvfs::container {
 namespace {
 
@@ -38,15 +40,6 @@ std::size_t element_bytes(GgufKind kind) {
       return 12;
   }
   return 0;
-}
-
-std::string quoted(std::string_view prefix, std::string_view name) {
-  std::string out(prefix);
-  out += '\'';
-  for (const char c : name.substr(0, 100)) {  // names come from the file: keep errors on one line
-    out += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
-  }
-  return out + '\'';
 }
 
 }  // namespace
@@ -136,7 +129,7 @@ Status GgufParser::parse_metadata() {
     entry_ = "metadata key " + std::to_string(i + 1) + " of " + std::to_string(key_count_);
     KVFS_ASSIGN(const auto key, text("name", kKeyBytes));
     if (key.empty()) return refuse("name", "empty");
-    entry_ = quoted("metadata key ", key);
+    entry_ = "metadata key " + in_quotes(key);
     KVFS_ASSIGN(const auto kind, number<std::uint32_t>("kind"));
     KVFS_ASSIGN(auto held, value(GgufKind{kind}));
     if (!file_.metadata_.emplace(std::string(key), std::move(held)).second) {
@@ -301,7 +294,7 @@ Status GgufParser::parse_tensors() {
     entry_ = "tensor " + std::to_string(i + 1) + " of " + std::to_string(tensor_count_);
     KVFS_ASSIGN(const auto name, text("name", kKeyBytes));
     if (name.empty()) return refuse("name", "empty");
-    entry_ = quoted("tensor ", name);
+    entry_ = "tensor " + in_quotes(name);
     std::uint64_t offset = 0;
     KVFS_ASSIGN(auto tensor, tensor_entry(offset));
     tensor.name = name;
@@ -354,7 +347,7 @@ Status GgufParser::place_tensors() {
   const std::uint64_t data_start = (at_ + alignment_ - 1) / alignment_ * alignment_;
   for (std::size_t i = 0; i < file_.tensors_.size(); ++i) {
     GgufTensor& tensor = file_.tensors_[i];
-    entry_ = quoted("tensor ", tensor.name);
+    entry_ = "tensor " + in_quotes(tensor.name);
     std::uint64_t elements = 1;  // below 2^60, see tensor_entry
     for (const std::uint64_t dim : tensor.dims) elements *= dim;
     std::uint64_t size = 0;

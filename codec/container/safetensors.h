@@ -27,7 +27,7 @@ struct SafetensorsHeader {
 };
 
 // Lays the tensors out back to back in the order given (begin and end are computed here) and returns
-// the bytes that precede the data area. The same input gives the same bytes.
+// the bytes that precede the data area. The same input gives the same bytes. Names are distinct.
 Bytes make_safetensors_header(SafetensorsHeader& header);
 
 // Reads the header of a file of file_size bytes, of which `front` is the beginning (at least
