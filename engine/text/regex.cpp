@@ -1,0 +1,76 @@
+#include "engine/text/regex.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <array>
+#include <limits>
+#include <new>
+
+namespace kvfs::text {
+namespace {
+
+constexpr std::uint32_t kGroups = 8;
+
+PCRE2_SPTR bytes_of(std::string_view text) { return reinterpret_cast<PCRE2_SPTR>(text.data()); }
+
+}  // namespace
+
+void Regex::Scratch::Free::operator()(pcre2_real_match_data_8* data) const {
+  pcre2_match_data_free(data);
+}
+void Regex::Free::operator()(pcre2_real_code_8* code) const { pcre2_code_free(code); }
+void Regex::Free::operator()(pcre2_real_match_context_8* context) const {
+  pcre2_match_context_free(context);
+}
+
+Regex::Scratch::Scratch() : data_(pcre2_match_data_create(kGroups, nullptr)) {
+  if (!data_) throw std::bad_alloc();
+}
+
+Result<Regex> Regex::compile(const std::string& pattern) {
+  int number = 0;
+  PCRE2_SIZE at = 0;
+  Regex regex;
+  regex.code_.reset(pcre2_compile(bytes_of(pattern), pattern.size(), PCRE2_UTF | PCRE2_UCP, &number,
+                                  &at, nullptr));
+  if (!regex.code_) {
+    std::array<PCRE2_UCHAR, 256> why{};
+    pcre2_get_error_message(number, why.data(), why.size());
+    return fail(ErrorCode::kInternal, "compile the pattern " + pattern,
+                reinterpret_cast<const char*>(why.data()) + (" at byte " + std::to_string(at)));
+  }
+  pcre2_jit_compile(regex.code_.get(), PCRE2_JIT_COMPLETE);  // without one it interprets
+  regex.context_.reset(pcre2_match_context_create(nullptr));
+  if (!regex.context_) throw std::bad_alloc();
+  // A run of millions of spaces is walked back legitimately.
+  pcre2_set_match_limit(regex.context_.get(), std::numeric_limits<std::uint32_t>::max());
+  return regex;
+}
+
+int Regex::match(std::string_view text, std::size_t from, std::uint32_t options,
+                 Scratch& scratch) const {
+  return pcre2_match(code_.get(), bytes_of(text), text.size(), from, options | PCRE2_NO_UTF_CHECK,
+                     scratch.data_.get(), context_.get());
+}
+
+std::optional<Span> Regex::find(std::string_view text, std::size_t from, Scratch& scratch) const {
+  if (match(text, from, 0, scratch) < 0) return std::nullopt;
+  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(scratch.data_.get());
+  return Span{ends[0], ends[1]};
+}
+
+std::vector<std::string> Regex::groups_at(std::string_view text, std::size_t from) const {
+  Scratch scratch;
+  const int count = match(text, from, PCRE2_ANCHORED, scratch);
+  if (count <= 0) return {};
+  const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(scratch.data_.get());
+  std::vector<std::string> groups(kGroups);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    if (ends[2 * i] == PCRE2_UNSET) continue;
+    groups[i] = text.substr(ends[2 * i], ends[2 * i + 1] - ends[2 * i]);
+  }
+  return groups;
+}
+
+}  // namespace kvfs::text
