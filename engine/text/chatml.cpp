@@ -42,6 +42,9 @@ std::string expand(std::string_view pattern) {
     } else if (two == "%}" || two == "}}") {
       out += two == "%}" ? R"(-?%\})" : R"(-?\}\})";
       ++i;
+    } else if (pattern.substr(i, 3) == R"(\\n)") {
+      out += R"((?:\\n|\n))";
+      i += 2;
     } else if (pattern[i] == ' ') {
       out += R"(\s*)";
     } else if (pattern[i] == '\'') {
