@@ -55,6 +55,7 @@ struct StoreStatistics {
   std::uint64_t bytes_logical = 0;  // decoded KV, counted once per state
   std::uint64_t bytes_unique = 0;   // decoded KV, each chunk once
   std::uint64_t bytes_stored = 0;   // encoded
+  bool operator==(const StoreStatistics&) const = default;
 };
 
 struct VerifyReport {

@@ -1,0 +1,205 @@
+#include "engine/store/environment.h"
+
+#include <lmdb.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+namespace kvfs::store {
+namespace {
+
+constexpr const char* kTableNames[kTables] = {
+    "meta",  "chunks", "blocks", "block_digests", "block_references", "versions", "states",
+    "names", "prefix", "files",  "jobs",          "state_jobs"};
+
+constexpr std::uint64_t kSmallestMap = std::uint64_t{1} << 30;
+constexpr unsigned kReaders = 1024;
+
+MDB_val as_val(ByteSpan bytes) {
+  return {bytes.size(), const_cast<std::uint8_t*>(bytes.data())};  // LMDB only reads it
+}
+ByteSpan as_span(const MDB_val& value) {
+  return {static_cast<const std::uint8_t*>(value.mv_data), value.mv_size};
+}
+
+tl::unexpected<Error> failed(int rc, std::string what) {
+  switch (rc) {
+    case MDB_MAP_FULL:
+      return fail(ErrorCode::kNoSpace, std::move(what), "the store's map is full",
+                  "remove states or give the store a larger map");
+    case ENOSPC:
+    case EDQUOT:
+      return fail(ErrorCode::kNoSpace, std::move(what), mdb_strerror(rc),
+                  "free space on the store's disk or remove states");
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+      return fail(ErrorCode::kCorrupt, std::move(what), mdb_strerror(rc),
+                  "restore data.mdb from a backup");
+    case MDB_PANIC:
+      return fail(ErrorCode::kIo, std::move(what), "an earlier write to the disk failed",
+                  "check the disk and restart the daemon");
+    case MDB_READERS_FULL:
+      return fail(ErrorCode::kAgain, std::move(what), "too many reads at once");
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return fail(ErrorCode::kPermission, std::move(what), mdb_strerror(rc),
+                  "give the daemon's user write access to the store");
+    case MDB_BAD_VALSIZE:
+    case MDB_BAD_TXN:
+    case EINVAL:
+      return fail(ErrorCode::kInternal, std::move(what), mdb_strerror(rc));
+    default:
+      return fail(ErrorCode::kIo, std::move(what), mdb_strerror(rc));
+  }
+}
+
+std::string on_table(const char* verb, Table table) {
+  return std::string(verb) + " the store's table " + kTableNames[static_cast<int>(table)];
+}
+
+}  // namespace
+
+// --- Txn ----------------------------------------------------------------------------------------
+
+Txn::Txn(Txn&& other) noexcept
+    : env_(other.env_), txn_(std::exchange(other.txn_, nullptr)), tables_(other.tables_) {}
+
+Txn::~Txn() {
+  if (txn_) mdb_txn_abort(txn_);
+}
+
+Result<Txn> Txn::begin_nested() {
+  MDB_txn* txn = nullptr;
+  if (int rc = mdb_txn_begin(env_, txn_, 0, &txn)) return failed(rc, "begin a transaction");
+  return Txn(env_, txn, tables_);
+}
+
+Status Txn::commit() {
+  if (int rc = mdb_txn_commit(std::exchange(txn_, nullptr))) return failed(rc, "commit");
+  return {};
+}
+
+Result<std::optional<ByteSpan>> Txn::get(Table table, ByteSpan key) const {
+  MDB_val k = as_val(key), v{};
+  const int rc = mdb_get(txn_, dbi(table), &k, &v);
+  if (rc == MDB_NOTFOUND) return std::nullopt;
+  if (rc) return failed(rc, on_table("read", table));
+  return as_span(v);
+}
+
+Status Txn::put(Table table, ByteSpan key, ByteSpan value) {
+  MDB_val k = as_val(key), v = as_val(value);
+  if (int rc = mdb_put(txn_, dbi(table), &k, &v, 0)) return failed(rc, on_table("write", table));
+  return {};
+}
+
+Result<MutableByteSpan> Txn::reserve(Table table, ByteSpan key, std::size_t n) {
+  MDB_val k = as_val(key), v{n, nullptr};
+  if (int rc = mdb_put(txn_, dbi(table), &k, &v, MDB_RESERVE)) {
+    return failed(rc, on_table("write", table));
+  }
+  return MutableByteSpan(static_cast<std::uint8_t*>(v.mv_data), v.mv_size);
+}
+
+Result<bool> Txn::erase(Table table, ByteSpan key) {
+  MDB_val k = as_val(key);
+  const int rc = mdb_del(txn_, dbi(table), &k, nullptr);
+  if (rc == MDB_NOTFOUND) return false;
+  if (rc) return failed(rc, on_table("erase from", table));
+  return true;
+}
+
+Result<std::uint64_t> Txn::count(Table table) const {
+  MDB_stat stat{};
+  if (int rc = mdb_stat(txn_, dbi(table), &stat)) return failed(rc, on_table("count", table));
+  return stat.ms_entries;
+}
+
+// --- Cursor -------------------------------------------------------------------------------------
+
+Result<Cursor> Cursor::open(const Txn& txn, Table table) {
+  MDB_cursor* cursor = nullptr;
+  if (int rc = mdb_cursor_open(txn.txn_, txn.dbi(table), &cursor)) {
+    return failed(rc, on_table("read", table));
+  }
+  return Cursor(cursor);
+}
+
+Cursor::Cursor(Cursor&& other) noexcept
+    : cursor_(std::exchange(other.cursor_, nullptr)), key_(other.key_), value_(other.value_) {}
+
+Cursor::~Cursor() {
+  if (cursor_) mdb_cursor_close(cursor_);
+}
+
+Result<bool> Cursor::seek(ByteSpan key) {
+  key_ = key;
+  return move(key.empty() ? MDB_FIRST : MDB_SET_RANGE);
+}
+
+Result<bool> Cursor::next() { return move(MDB_NEXT); }
+
+Result<bool> Cursor::move(int operation) {
+  MDB_val k = as_val(key_), v{};
+  const int rc = mdb_cursor_get(cursor_, &k, &v, static_cast<MDB_cursor_op>(operation));
+  if (rc == MDB_NOTFOUND) return false;
+  if (rc) return failed(rc, "walk a table of the store");
+  key_ = as_span(k);
+  value_ = as_span(v);
+  return true;
+}
+
+// --- Environment --------------------------------------------------------------------------------
+
+Result<std::unique_ptr<Environment>> Environment::open(const std::filesystem::path& directory,
+                                                       std::uint64_t map_bytes) {
+  const std::string what = "open the store " + directory.string();
+  for (;;) {
+    MDB_env* env = nullptr;
+    if (int rc = mdb_env_create(&env)) return failed(rc, what);
+    std::unique_ptr<Environment> out(new Environment(env));
+    int rc = mdb_env_set_mapsize(env, map_bytes);
+    if (!rc) rc = mdb_env_set_maxdbs(env, kTables);
+    if (!rc) rc = mdb_env_set_maxreaders(env, kReaders);
+    if (!rc) rc = mdb_env_open(env, directory.c_str(), MDB_NOTLS, 0600);
+    if (rc == ENOMEM && map_bytes / 2 >= kSmallestMap) {  // ulimit -v, or a small address space
+      map_bytes /= 2;
+      continue;
+    }
+    if (rc) return failed(rc, what);
+    int dead = 0;
+    if ((rc = mdb_reader_check(env, &dead))) return failed(rc, what);
+    KVFS_TRY(out->open_tables());
+    return out;
+  }
+}
+
+Environment::~Environment() { mdb_env_close(env_); }
+
+Status Environment::open_tables() {
+  KVFS_ASSIGN(Txn txn, begin_write());
+  for (int i = 0; i < kTables; ++i) {
+    if (int rc = mdb_dbi_open(txn.txn_, kTableNames[i], MDB_CREATE, &tables_[i])) {
+      return failed(rc, on_table("open", static_cast<Table>(i)));
+    }
+  }
+  return txn.commit();
+}
+
+Result<Txn> Environment::begin_read() {
+  MDB_txn* txn = nullptr;
+  if (int rc = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn)) return failed(rc, "read the store");
+  return Txn(env_, txn, tables_);
+}
+
+Result<Txn> Environment::begin_write() {
+  MDB_txn* txn = nullptr;
+  if (int rc = mdb_txn_begin(env_, nullptr, 0, &txn)) return failed(rc, "write to the store");
+  return Txn(env_, txn, tables_);
+}
+
+}  // namespace kvfs::store

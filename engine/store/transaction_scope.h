@@ -1,0 +1,23 @@
+// What one write transaction carries while its body runs, and what it leaves for after the commit.
+#pragma once
+
+#include <set>
+#include <vector>
+
+#include "engine/store/counters.h"
+#include "engine/store/environment.h"
+
+namespace kvfs::store {
+
+struct TransactionScope {
+  Txn& txn;
+  Counters counters;
+  std::set<VersionId> loose;      // versions that may have lost or never had a reference
+  std::vector<BlockId> referred;  // blocks that gained one
+  std::vector<BlockId> orphans;   // blocks that lost their last one
+};
+
+// Drops the loose versions that nothing refers to and writes the counters.
+Status finish_transaction(TransactionScope& scope);
+
+}  // namespace kvfs::store
