@@ -1,5 +1,4 @@
 #!/usr/bin/env python3
-#!/usr/bin/env python3
 """Makes the goldens of engine/text from a model file, with the tokenizers library and transformers.
 
     make_token_goldens.py MODEL.gguf [FOLDER]
