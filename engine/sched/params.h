@@ -1,5 +1,5 @@
-// Parameters of a state and of a job: names, ranges, defaults. One table serves params/, `kvfs set`,
-// job flags and HTTP.
+// Parameters of a state and of a job: names, ranges, defaults. One table serves params/, `kvfs
+// set`, job flags and HTTP.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,9 @@ using ParamMap = std::map<std::string, std::string>;
 
 struct ParamSpec {
   std::string_view name;
-  std::string_view default_value;  // "" : unset (model: the daemon's default; seed: a fresh one a job)
-  std::string_view help;           // one line, with the range
+  std::string_view
+      default_value;      // "" : unset (model: the daemon's default; seed: a fresh one a job)
+  std::string_view help;  // one line, with the range
 };
 std::span<const ParamSpec> param_table();
 bool is_param(std::string_view name);
@@ -31,16 +32,21 @@ bool is_param(std::string_view name);
 Result<std::string> check_param(std::string_view name, std::string_view value);
 
 enum class TemplateMode { kAuto, kChat, kRaw };  // auto: chat where the model has a chat template
-enum class Truncate { kError, kHead, kTail };    // keep the head, or the tail, of a text that is too long
+enum class Truncate {
+  kError,
+  kHead,
+  kTail
+};  // keep the head, or the tail, of a text that is too long
 
 struct JobParams {
-  std::string model;                  // empty: the default
+  std::string model;  // empty: the default
   TemplateMode mode = TemplateMode::kAuto;
   std::int32_t max_tokens = 256;
-  model::SamplingParams sampling;     // seed filled in by the scheduler
+  model::SamplingParams sampling;  // seed filled in by the scheduler
   std::optional<std::uint64_t> seed;
-  std::vector<std::string> stop;      // strings; given as a JSON array or one a line
-  std::int32_t max_prefix_tokens = 0; // most tokens the history may hold after reading; 0: the context
+  std::vector<std::string> stop;  // strings; given as a JSON array or one a line
+  std::int32_t max_prefix_tokens =
+      0;  // most tokens the history may hold after reading; 0: the context
   Truncate truncate = Truncate::kError;
   chunk::CodecId codec = chunk::CodecId::kZh;
 };

@@ -5,9 +5,10 @@
 // one engine thread owns the model and its sequences; one commit thread encodes, commits, calls the
 // listener and then publishes `done`, in this order, so that who reads `done` finds the new files.
 //
-// Order: jobs on one state start in the order of submission; an ask may run beside other asks, and a
-// job that changes a state waits until those submitted before it have begun and earlier changes are
-// committed. Jobs on any states share decode steps. Reading goes in slices between decode steps.
+// Order: jobs on one state start in the order of submission; an ask may run beside other asks, and
+// a job that changes a state waits until those submitted before it have begun and earlier changes
+// are committed. Jobs on any states share decode steps. Reading goes in slices between decode
+// steps.
 //
 // Durability: submit returns when the job's row is on disk. Jobs left queued or running by a crash
 // start again, once, on the version they had begun on, with the same seed.
@@ -34,6 +35,10 @@ struct SchedulerOptions {
   std::size_t queue_limit = 4096;       // jobs; more are refused with kAgain
   std::size_t finished_per_state = 64;  // finished jobs (and replies) kept a state
   bool share_prefixes = false;          // across owners
+  // How weights are loaded; empty: model::load_model. Tests of the scheduler give their own.
+  std::function<Result<std::unique_ptr<model::Model>>(const model::ModelCard&,
+                                                      const model::LoadOptions&)>
+      load;
 };
 
 struct Submission {
@@ -45,11 +50,11 @@ struct Submission {
   std::int32_t steps = 0;  // kStep: tokens to generate
 };
 
-struct JobView {           // what status lines, HTTP and the command line show
+struct JobView {  // what status lines, HTTP and the command line show
   JobId id;
   store::JobRecord record;
-  std::uint32_t read_tokens = 0;      // of record.prompt_tokens, while reading
-  double tokens_per_second = 0;       // of generation
+  std::uint32_t read_tokens = 0;  // of record.prompt_tokens, while reading
+  double tokens_per_second = 0;   // of generation
   bool reading = false;
 };
 
@@ -57,7 +62,8 @@ struct JobView {           // what status lines, HTTP and the command line show
 std::string status_line(const JobView& job);
 
 struct Counters {
-  std::uint64_t prefilled_tokens = 0, decoded_tokens = 0, restored_tokens = 0, prefix_hit_tokens = 0;
+  std::uint64_t prefilled_tokens = 0, decoded_tokens = 0, restored_tokens = 0,
+                prefix_hit_tokens = 0;
   std::uint64_t queued = 0, running = 0;
 };
 
@@ -74,7 +80,8 @@ class Scheduler {
                                                   const SchedulerOptions& options);
   ~Scheduler();  // stop()
 
-  // Called on the commit thread after a commit and before `done` is published. Set once, before use.
+  // Called on the commit thread after a commit and before `done` is published. Set once, before
+  // use.
   void set_listener(std::function<void(const Event&)> listener);
 
   // --- jobs -------------------------------------------------------------------------------------
@@ -84,7 +91,8 @@ class Scheduler {
   void submit_async(Submission submission, std::function<void(Result<JobId>)> done);
   // Names a job that is about to be submitted, so that its reply can be opened and waited for.
   void announce(StateId state, store::JobKind kind, const std::string& name);
-  // Takes an announcement back (the spooled file was removed, or refused: then its error is the reply's).
+  // Takes an announcement back (the spooled file was removed, or refused: then its error is the
+  // reply's).
   void withdraw(StateId state, const std::string& name, std::optional<Error> why);
   // By the job's name; kNotFound. A canceled continue keeps what it generated so far, committed.
   Status cancel(StateId state, const std::string& name);
@@ -96,11 +104,14 @@ class Scheduler {
   std::string status_text(StateId state);    // status_line of each
   bool busy(StateId state);                  // a job that would change it is queued or running
 
-  // Cancels and forgets the state's jobs, and waits until none touches it: before its removal.
+  // Before a state's removal: takes no more jobs on it, cancels those it has, and calls done when
+  // none touches it (from this thread or the commit thread). settle() must follow: it looks whether
+  // the state is still there, and takes jobs again or drops what is known of it.
   void forget(StateId state, std::function<void()> done);
+  void settle(StateId state);
 
   Counters counters() const;
-  std::string device() const;                // of the loaded model, "" while none is
+  std::string device() const;  // of the loaded model, "" while none is
   std::vector<std::string> loaded_models() const;
 
   // Running jobs commit what they have and stay to be taken up again; queued ones stay. ≤ 4 s.

@@ -35,8 +35,8 @@ void rename_state(store::Store& store, StateId state, StateId new_parent, std::s
 void set_param(store::Store& store, StateId state, std::string_view name, std::string_view value,
                std::function<void(Status)> done);
 
-// Names a state's directory always has: state.json, text, tokens.npy, kv, params, feed, continue, ask,
-// replies, status, ctl, .snap.
+// Names a state's directory always has: state.json, text, tokens.npy, kv, params, feed, continue,
+// ask, replies, status, ctl, .snap.
 bool is_reserved_name(std::string_view name);
 
 // "a/b/c" → the state; kNotFound names the part that is missing.

@@ -1,0 +1,199 @@
+#include "engine/sched/commit.h"
+
+#include <chrono>
+#include <utility>
+
+#include "codec/base/log.h"
+#include "engine/store/write_transaction.h"
+
+namespace kvfs::sched {
+namespace {
+
+constexpr std::size_t kMaxBlocks = 8;  // of 256 tokens: 47 MB for SmolLM2-135M
+
+std::int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string text_of(const Reply& reply) {
+  std::string text(static_cast<std::size_t>(reply.size()), '\0');
+  const auto got = reply.read(0, {reinterpret_cast<std::uint8_t*>(text.data()), text.size()});
+  text.resize(got.value_or(0));
+  return text;
+}
+
+// Another submission may have replaced it meanwhile.
+Status if_there(Status removed) {
+  if (!removed && removed.error().code == ErrorCode::kNotFound) return {};
+  return removed;
+}
+
+void fail_record(store::JobRecord& record, const Error& error) {
+  record.status = store::JobStatus::kFailed;
+  record.error = error.message();
+}
+
+}  // namespace
+
+void Committer::start(Hooks hooks) {
+  hooks_ = std::move(hooks);
+  thread_ = std::thread([this] { loop(); });
+}
+
+void Committer::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool Committer::has_room() const {
+  const std::lock_guard lock(mutex_);
+  return blocks_queued_ < kMaxBlocks;
+}
+
+void Committer::add(Block block) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++blocks_queued_;
+    queue_.emplace_back(std::move(block));
+  }
+  wake_.notify_one();
+}
+
+void Committer::end(End end) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) return;
+    queue_.emplace_back(std::move(end));
+  }
+  wake_.notify_one();
+}
+
+std::optional<Error> Committer::failure(JobTicket job) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = stored_.find(job.value);
+  return it == stored_.end() ? std::nullopt : it->second.error;
+}
+
+void Committer::loop() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (stop_) return;
+    auto task = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    if (auto* block = std::get_if<Block>(&task)) {
+      store_block(*block);
+    } else {
+      finish(std::get<End>(task));
+    }
+    lock.lock();
+  }
+}
+
+void Committer::store_block(Block& block) {
+  Result<BlockId> id = BlockId{};
+  if (const auto* known = std::get_if<BlockId>(&block.block)) {
+    id = *known;
+  } else if (!failure(block.job)) {
+    id = store_.add_block(std::get<store::NewBlock>(block.block), block.dtype, block.codec);
+    // The pin takes the place of "just added", so that a job that fails leaves garbage behind, to
+    // be collected.
+    if (id) store_.pin(*id);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    --blocks_queued_;
+    Stored& stored = stored_[block.job.value];
+    if (!id) {
+      stored.error = id.error();
+    } else if (*id) {
+      stored.blocks.push_back(*id);
+    }
+  }
+  hooks_.settled(std::nullopt, {});
+}
+
+void Committer::unpin(const Stored& stored) {
+  for (const BlockId id : stored.blocks) store_.unpin(id);
+}
+
+Status Committer::commit(End& end, const Stored& stored,
+                         const std::vector<std::pair<JobId, std::string>>& dropped,
+                         VersionId& version) {
+  const auto& record = end.record;
+  store::FileRecord reply;
+  reply.changed_ns = record.finished_ns;
+  if (!end.error) reply.content = text_of(*end.reply);
+  return store_.write([&](store::WriteTransaction& tx) -> Status {
+    const auto state = tx.state(record.state);
+    if (!state) return tx.update_job(end.id, record);  // removed meanwhile: nothing is left to say
+    if (end.version) {
+      if (state->version != record.base) {
+        return fail(ErrorCode::kBusy, "job " + record.name, "the state was replaced while it ran",
+                    "submit it again");
+      }
+      auto made = *end.version;
+      made.blocks.insert(made.blocks.end(), stored.blocks.begin(), stored.blocks.end());
+      KVFS_ASSIGN(version, tx.add_version(made));
+      KVFS_TRY(tx.set_version(record.state, version));
+      auto advanced = *state;
+      advanced.advanced_ns = record.finished_ns;
+      KVFS_TRY(tx.update_state(record.state, advanced));
+    }
+    KVFS_TRY(tx.update_job(end.id, record));
+    for (const auto& [id, name] : dropped) {
+      KVFS_TRY(if_there(tx.remove_job(id)));
+      KVFS_TRY(if_there(tx.remove_file(record.state, store::FileArea::kReply, name)));
+    }
+    if (!end.error) {
+      reply.uid = state->uid;
+      reply.gid = state->gid;
+      KVFS_TRY(tx.put_file(record.state, store::FileArea::kReply, record.name, reply));
+    }
+    return {};
+  });
+}
+
+void Committer::finish(End& end) {
+  Stored stored;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = stored_.find(end.job.value); it != stored_.end()) {
+      stored = std::move(it->second);
+      stored_.erase(it);
+    }
+  }
+  const auto refuse = [&](const Error& error) {
+    end.error = error;
+    end.version.reset();
+    fail_record(end.record, error);
+  };
+  end.record.finished_ns = now_ns();
+  if (stored.error && end.version) refuse(*stored.error);
+  const auto dropped = table_.surplus(end.record.state);
+  VersionId version;
+  if (auto done = commit(end, stored, dropped, version); !done) {
+    refuse(done.error());
+    version = {};
+    done = commit(end, {}, dropped, version);
+    if (!done) KVFS_ERROR("job {}: {}", end.record.name, done.error().message());
+  }
+  unpin(stored);
+
+  hooks_.settled(end.job, version);
+  if (version) hooks_.listener({Event::Kind::kAdvanced, end.record.state, end.record.name});
+  end.reply->finish(end.error);
+  table_.finish(end.job, end.record, dropped);
+  hooks_.listener({Event::Kind::kJob, end.record.state, end.record.name});
+  hooks_.settled(std::nullopt, {});
+  if (end.done) end.done();
+}
+
+}  // namespace kvfs::sched

@@ -1,0 +1,439 @@
+#include "engine/sched/engine_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "codec/base/log.h"
+#include "engine/sched/prompt.h"
+#include "engine/store/write_transaction.h"
+
+namespace kvfs::sched {
+namespace {
+
+using Stage = RunningJob::Stage;
+
+// How long KV may be copied in while others wait for their next token.
+constexpr auto kTransferSlice = std::chrono::milliseconds(10);
+
+JobTable::Lane lane_of(const RunningJob& job) {
+  return job.generates() ? JobTable::Lane::kAnswers : JobTable::Lane::kFeeds;
+}
+
+model::LoadOptions load_options(const Catalog& catalog, const SchedulerOptions& options) {
+  model::LoadOptions out;
+  out.device = catalog.options().device;
+  out.compute = catalog.options().compute;
+  out.threads = options.threads;
+  out.kv_budget = options.kv_budget;
+  return out;
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(Parts parts, const SchedulerOptions& options)
+    : parts_(parts),
+      options_(options),
+      models_(options.load ? options.load : LoadModel(model::load_model),
+              load_options(parts.catalog, options), parts.store, [this] { wake(); }) {}
+
+// --- the thread
+// -------------------------------------------------------------------------------------
+
+Status EngineLoop::start() {
+  std::promise<Status> promise;
+  auto loaded = promise.get_future();
+  thread_ =
+      std::thread([this, loading = std::move(promise)]() mutable { run(std::move(loading)); });
+  return loaded.get();
+}
+
+void EngineLoop::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  writes_.wait();
+}
+
+void EngineLoop::wake() {
+  {
+    const std::lock_guard lock(mutex_);
+    woken_ = true;
+  }
+  changed_.notify_one();
+}
+
+void EngineLoop::settled(std::optional<JobTicket> ended, VersionId version) {
+  if (ended) {
+    const std::lock_guard lock(mutex_);
+    ended_.emplace_back(*ended, version);
+  }
+  wake();
+}
+
+Counters EngineLoop::counters() const {
+  Counters out;
+  out.prefilled_tokens = prefilled_;
+  out.decoded_tokens = decoded_;
+  out.restored_tokens = restored_;
+  out.prefix_hit_tokens = prefix_hits_;
+  return out;
+}
+
+void EngineLoop::run(std::promise<Status> loaded) {
+  Status status;
+  if (auto card = parts_.catalog.card(""); !card) {
+    status = fail(card.error());
+  } else if (auto model = models_.get(**card); !model) {
+    status = fail(model.error());
+  }
+  loaded.set_value(status);
+  bool progress = static_cast<bool>(status);
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      if (!progress) changed_.wait(lock, [this] { return woken_ || stop_; });
+      woken_ = false;
+      if (stop_) break;
+    }
+    progress = round();
+  }
+  jobs_.clear();
+  models_.clear();
+}
+
+bool EngineLoop::round() {
+  bool progress = keep_ended();
+  begin_jobs();
+  progress |= admit(JobTable::Lane::kAnswers);
+  progress |= admit(JobTable::Lane::kFeeds);
+  room_changed_ = false;
+  progress |= obey_words();
+  progress |= bring_in(transfer_deadline());
+  progress |= recompute_last();
+  progress |= read_one();
+  for (const auto& on : models_.all()) progress |= decode(*on);
+  progress |= hand_over();
+  for (const auto& job : jobs_) job->publish();
+  return progress;
+}
+
+Deadline EngineLoop::transfer_deadline() const {
+  const bool waited_for = std::ranges::any_of(
+      jobs_, [](const auto& job) { return job->stage() == Stage::kGenerating; });
+  return waited_for ? std::chrono::steady_clock::now() + kTransferSlice : Deadline::max();
+}
+
+// --- coming and going
+// -------------------------------------------------------------------------------
+
+bool EngineLoop::keep_ended() {
+  std::deque<std::pair<JobTicket, VersionId>> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    ended.swap(ended_);
+  }
+  for (const auto& [ticket, version] : ended) {
+    const auto it =
+        std::ranges::find_if(jobs_, [&](const auto& job) { return job->ticket() == ticket; });
+    if (it == jobs_.end()) continue;
+    if (version) (*it)->on().residency.keep(version, (*it)->take_sequence());
+    jobs_.erase(it);
+    room_changed_ = true;
+  }
+  return !ended.empty();
+}
+
+// Fixes the base of jobs that were waiting for others on their state.
+void EngineLoop::begin_jobs() {
+  for (const auto& [ticket, id] : parts_.table.to_begin()) {
+    auto base = std::make_shared<VersionId>();  // with the two callbacks
+    writes_.enter();
+    parts_.store.write_async(
+        [id = id, base](store::WriteTransaction& tx) -> Status {
+          KVFS_ASSIGN(auto record, tx.job(id));
+          KVFS_ASSIGN(const auto state, tx.state(record.state));
+          *base = record.base = state.version;
+          record.status = store::JobStatus::kRunning;
+          return tx.update_job(id, record);
+        },
+        [this, ticket = ticket, base](Status written) {
+          if (written) {
+            parts_.table.begun(ticket, *base);
+          } else if (const auto handed = parts_.table.give_up(ticket)) {
+            end_unstarted(*handed, written.error());
+          }
+          wake();
+          writes_.leave();
+        });
+  }
+}
+
+void EngineLoop::end_unstarted(const JobTable::Handed& handed, const Error& error) {
+  Committer::End end{.job = handed.ticket, .id = handed.id, .record = handed.record};
+  end.reply = handed.reply;
+  end.record.status =
+      error.code == ErrorCode::kCanceled ? store::JobStatus::kCanceled : store::JobStatus::kFailed;
+  end.record.error = error.message();
+  end.error = error;
+  parts_.committer.end(std::move(end));
+}
+
+void EngineLoop::fail_job(RunningJob& job, const Error& error) {
+  parts_.committer.end(job.end(error));
+}
+
+bool EngineLoop::admit(JobTable::Lane lane) {
+  auto& held = held_back_[static_cast<std::size_t>(lane)];
+  if (held && !room_changed_ && !parts_.table.cancel_wanted(held->ticket)) return false;
+  bool progress = false;
+  while (true) {
+    auto handed = held ? std::exchange(held, std::nullopt) : parts_.table.take(lane);
+    if (!handed) return progress;
+    const auto admitted = admit(*handed);
+    if (admitted && *admitted == Admission::kLater) {
+      held = std::move(handed);
+      return progress;
+    }
+    if (!admitted) end_unstarted(*handed, admitted.error());
+    progress = true;
+  }
+}
+
+Result<EngineLoop::Admission> EngineLoop::admit(const JobTable::Handed& handed) {
+  const auto& record = handed.record;
+  if (parts_.table.cancel_wanted(handed.ticket)) {
+    return fail(ErrorCode::kCanceled, "job " + record.name, "it was canceled before it began");
+  }
+  RunningJob::Setup setup{.handed = handed};
+  KVFS_ASSIGN(setup.params, resolve_params(record.params));
+  KVFS_ASSIGN(setup.card, parts_.catalog.card(setup.params.model));
+  KVFS_ASSIGN(auto* on, models_.get(*setup.card));
+  if (on == nullptr) return Admission::kLater;
+  const auto lane =
+      record.kind == store::JobKind::kFeed ? JobTable::Lane::kFeeds : JobTable::Lane::kAnswers;
+  const auto beside = std::ranges::count_if(
+      jobs_, [&](const auto& job) { return &job->on() == on && lane_of(*job) == lane; });
+  if (beside >= on->model->max_batch()) return Admission::kLater;
+
+  KVFS_ASSIGN(setup.base, parts_.histories.get(record.base));
+  KVFS_TRY(check_model(*setup.card, setup.params, *setup.base));
+  KVFS_ASSIGN(setup.prompt,
+              prompt_tokens(*setup.card, setup.params, record.kind, *setup.base, record.prompt));
+  if (setup.prompt.empty() && setup.base->tokens.empty()) {
+    return fail(ErrorCode::kInvalid, "job " + record.name, "the state is empty",
+                "feed it, or continue it with some text, first");
+  }
+  const auto& info = on->model->info();
+  setup.scope = {.fingerprint = info.fingerprint,
+                 .kernel_class = info.kernel_class,
+                 .kv_dtype = info.kv_dtype};
+  if (!options_.share_prefixes) {
+    KVFS_ASSIGN(const auto state, parts_.store.state(record.state));
+    setup.scope.owner = state.uid;
+  }
+  auto job = std::make_unique<RunningJob>(std::move(setup), *on, parts_.store, parts_.table);
+  if (!fits(*job)) return Admission::kLater;
+  on->residency.want(job->base());
+  jobs_.push_back(std::move(job));
+  return Admission::kIn;
+}
+
+// Whether the job's tokens to come find pages beside those of the jobs that run. Alone it may try.
+bool EngineLoop::fits(const RunningJob& job) {
+  LoadedModel& on = job.on();
+  std::uint64_t to_come = job.tokens_to_come();
+  bool alone = true;
+  for (const auto& other : jobs_) {
+    if (&other->on() != &on || other->stage() == Stage::kEnding) continue;
+    to_come += other->tokens_to_come();
+    alone = false;
+  }
+  const std::uint64_t need = to_come * on.token_bytes();
+  const auto room = [&] { return on.model->kv_bytes_used() + need <= on.model->kv_bytes_budget(); };
+  while (!room() && on.residency.evict_one()) {
+  }
+  return room() || alone;
+}
+
+// What the user (cancel) and the commit thread (a full disk) have said meanwhile.
+bool EngineLoop::obey_words() {
+  bool progress = false;
+  for (const auto& job : jobs_) {
+    if (job->stage() == Stage::kEnding) continue;
+    if (const auto error = parts_.committer.failure(job->ticket())) {
+      fail_job(*job, *error);
+      progress = true;
+    } else if (parts_.table.cancel_wanted(job->ticket())) {
+      if (auto end = job->cancel()) {
+        parts_.committer.end(*std::move(end));
+        progress = true;
+      }
+    }
+  }
+  return progress;
+}
+
+// --- KV to and from the device
+// ----------------------------------------------------------------------
+
+bool EngineLoop::bring_in(Deadline deadline) {
+  bool progress = false;
+  for (const auto& on : models_.all()) {
+    progress |= on->residency.work(deadline);
+    restored_ += on->residency.take_restored_tokens();
+  }
+  for (const auto& job : jobs_) {
+    const auto moved = bring_in(*job, deadline);
+    if (!moved) fail_job(*job, moved.error());
+    progress |= !moved || *moved;
+  }
+  return progress;
+}
+
+Result<bool> EngineLoop::bring_in(RunningJob& job, Deadline deadline) {
+  auto& residency = job.on().residency;
+  bool moved = false;
+  if (job.stage() == Stage::kRestoring) {
+    KVFS_ASSIGN(auto sequence, residency.fork(job.base()));
+    if (!sequence) return false;
+    job.start(std::move(sequence));
+    moved = true;
+  }
+  if (job.stage() == Stage::kReading) {
+    KVFS_ASSIGN(const auto known, job.find_known([this] { wake(); }));
+    prefix_hits_ += known;
+    moved |= known > 0;
+  }
+  if (job.stage() == Stage::kTaking) {
+    KVFS_ASSIGN(const bool put, residency.put_in(job.reader(), job.sequence(), deadline));
+    moved |= put;
+    if (job.reader().done()) KVFS_TRY(job.taken());
+  }
+  return moved;
+}
+
+bool EngineLoop::hand_over() {
+  bool progress = false;
+  for (const auto& job : jobs_) {
+    if (job->stage() == Stage::kEnding) continue;
+    const auto handed = hand_over(*job);
+    if (!handed) fail_job(*job, handed.error());
+    progress |= !handed || *handed;
+  }
+  return progress;
+}
+
+Result<bool> EngineLoop::hand_over(RunningJob& job) {
+  bool progress = false;
+  while (job.changes() && parts_.committer.has_room()) {
+    KVFS_ASSIGN(auto block, job.next_block());
+    if (!block) break;
+    parts_.committer.add(*std::move(block));
+    progress = true;
+  }
+  if (job.drained()) {
+    parts_.committer.end(job.end(std::nullopt));
+    progress = true;
+  }
+  return progress;
+}
+
+// --- compute
+// ----------------------------------------------------------------------------------------
+
+// One slice for the job that has waited longest; answers and feeds take turns.
+bool EngineLoop::read_one() {
+  for (const std::size_t lane : {turn_ % 2, (turn_ + 1) % 2}) {
+    const auto it = std::ranges::find_if(jobs_, [&](const auto& job) {
+      return job->stage() == Stage::kReading && static_cast<std::size_t>(lane_of(*job)) == lane;
+    });
+    if (it == jobs_.end()) continue;
+    RunningJob& job = **it;
+    jobs_.splice(jobs_.end(), jobs_, it);
+    ++turn_;
+    if (const auto read = read_slice(job); !read) fail_job(job, read.error());
+    return true;
+  }
+  return false;
+}
+
+Status EngineLoop::read_slice(RunningJob& job) {
+  auto& model = *job.on().model;
+  const auto tokens = job.slice(model.prefill_slice());
+  const auto logits = job.logits_for(tokens.size());
+  KVFS_TRY(
+      job.on().residency.with_room([&] { return model.prefill(job.sequence(), tokens, logits); }));
+  prefilled_ += tokens.size();
+  job.slice_read();
+  return {};
+}
+
+bool EngineLoop::recompute_last() {
+  bool progress = false;
+  for (const auto& job : jobs_) {
+    if (job->stage() != Stage::kLast) continue;
+    if (const auto done = recompute_last(*job); !done) fail_job(*job, done.error());
+    progress = true;
+  }
+  return progress;
+}
+
+// By the path it took when it was computed first: so its KV has the same bits again.
+Status EngineLoop::recompute_last(RunningJob& job) {
+  auto& model = *job.on().model;
+  const auto last = job.last();
+  KVFS_TRY(job.drop_last());
+  KVFS_TRY(job.on().residency.with_room([&]() -> Status {
+    if (last.path == TokenPath::kRead) {
+      return model.prefill(job.sequence(), {&last.token, 1}, job.logits());
+    }
+    model::DecodeItem item{&job.sequence(), last.token, job.logits()};
+    return model.decode({&item, 1});
+  }));
+  job.sample_next();
+  return {};
+}
+
+bool EngineLoop::decode(LoadedModel& on) {
+  std::vector<RunningJob*> jobs;
+  std::vector<model::DecodeItem> items;
+  std::vector<Position> before;
+  for (const auto& job : jobs_) {
+    if (&job->on() != &on || job->stage() != Stage::kGenerating) continue;
+    if (std::cmp_greater_equal(items.size(), on.model->max_batch())) break;
+    jobs.push_back(job.get());
+    items.push_back({&job->sequence(), job->pending(), job->logits()});
+    before.push_back(job->sequence().next_pos());
+  }
+  if (items.empty()) return false;
+  if (on.model->decode(items)) {
+    decoded_ += items.size();
+    for (RunningJob* job : jobs) job->decoded();
+    return true;
+  }
+  // One of them may be the culprit: each for itself, those that the failed step left untouched.
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    if (jobs[i]->sequence().next_pos() == before[i]) {
+      decode_alone(*jobs[i]);
+    } else {
+      fail_job(*jobs[i], {ErrorCode::kIo, "decode step", "the device failed half way",
+                          "submit the job again"});
+    }
+  }
+  return true;
+}
+
+void EngineLoop::decode_alone(RunningJob& job) {
+  model::DecodeItem item{&job.sequence(), job.pending(), job.logits()};
+  const auto status = job.on().residency.with_room([&] {
+    return job.on().model->decode({&item, 1});
+  });
+  if (!status) return fail_job(job, status.error());
+  ++decoded_;
+  job.decoded();
+}
+
+}  // namespace kvfs::sched

@@ -1,0 +1,96 @@
+// The engine thread: it owns the models and every sequence, and turns jobs into tokens.
+//
+// One round: let jobs begin, admit those that fit, bring KV to the device, read one slice of one
+// prompt, take one decode step with everything that generates, hand full blocks to the commit
+// thread. A round without progress sleeps until something wakes it.
+// Threads: wake, settled, counters and the loaded models' names from any thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <future>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/sched/inflight.h"
+#include "engine/sched/loaded_models.h"
+#include "engine/sched/running_job.h"
+
+namespace kvfs::sched {
+
+class EngineLoop {
+ public:
+  struct Parts {  // all outlive the loop
+    store::Store& store;
+    Catalog& catalog;
+    JobTable& table;
+    Committer& committer;
+    HistoryCache& histories;
+  };
+  EngineLoop(Parts parts, const SchedulerOptions& options);
+  ~EngineLoop() { stop(); }
+  EngineLoop(const EngineLoop&) = delete;
+  EngineLoop& operator=(const EngineLoop&) = delete;
+
+  Status start();  // loads the default model
+  void stop();     // leaves running jobs where they are
+
+  void wake();
+  void settled(std::optional<JobTicket> ended, VersionId version);  // Committer's hook
+
+  Counters counters() const;  // but for the queue
+  const LoadedModels& models() const { return models_; }
+
+ private:
+  using Jobs = std::list<std::unique_ptr<RunningJob>>;
+
+  void run(std::promise<Status> loaded);
+  bool round();
+  bool keep_ended();
+  void begin_jobs();
+  bool admit(JobTable::Lane lane);
+  enum class Admission { kIn, kLater };
+  Result<Admission> admit(const JobTable::Handed& handed);
+  bool fits(const RunningJob& job);
+  bool obey_words();
+  bool bring_in(Deadline deadline);
+  Result<bool> bring_in(RunningJob& job, Deadline deadline);
+  bool read_one();
+  Status read_slice(RunningJob& job);
+  bool recompute_last();
+  Status recompute_last(RunningJob& job);
+  bool decode(LoadedModel& on);
+  void decode_alone(RunningJob& job);
+  bool hand_over();
+  Result<bool> hand_over(RunningJob& job);
+  void end_unstarted(const JobTable::Handed& handed, const Error& error);
+  void fail_job(RunningJob& job, const Error& error);
+  Deadline transfer_deadline() const;
+
+  Parts parts_;
+  const SchedulerOptions options_;
+  LoadedModels models_;
+
+  // The engine thread's own.
+  Jobs jobs_;                                                 // the longest unserved first
+  std::array<std::optional<JobTable::Handed>, 2> held_back_;  // by lane: no room yet
+  bool room_changed_ = false;                                 // since they were held back
+  std::size_t turn_ = 0;
+
+  std::atomic<std::uint64_t> prefilled_{0}, decoded_{0}, restored_{0}, prefix_hits_{0};
+
+  std::mutex mutex_;  // guards everything down to thread_
+  std::condition_variable changed_;
+  bool woken_ = false;
+  bool stop_ = false;
+  std::deque<std::pair<JobTicket, VersionId>> ended_;
+  Inflight writes_;
+  std::thread thread_;
+};
+
+}  // namespace kvfs::sched

@@ -1,0 +1,45 @@
+// Reads blocks' KV from the store ahead of the device: a few threads fetch and decode segments, the
+// engine thread takes them in the order in which kv_in wants them (by layer, then by block).
+//
+// poll and done: one thread. wake is called from the reading threads when the next piece is there.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "engine/store/store.h"
+
+namespace kvfs::sched {
+
+class KvReader {
+ public:
+  KvReader(store::Store& store, const std::vector<store::BlockRecord>& blocks,
+           std::function<void()> wake);
+  ~KvReader();
+  KvReader(const KvReader&) = delete;
+  KvReader& operator=(const KvReader&) = delete;
+
+  std::optional<Result<KvPiece>> poll();  // nullopt: not there yet, or done
+  bool done() const;
+
+ private:
+  void loop();
+
+  store::Store& store_;
+  std::vector<store::Segment> order_;  // not changed once the threads run
+  std::function<void()> wake_;
+
+  mutable std::mutex mutex_;  // guards everything down to threads_
+  std::condition_variable room_;
+  std::vector<std::optional<Result<KvPiece>>> slots_;  // of order_, emptied when polled
+  std::size_t next_read_ = 0;
+  std::size_t next_out_ = 0;
+  bool stop_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace kvfs::sched

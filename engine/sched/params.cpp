@@ -1,0 +1,208 @@
+#include "engine/sched/params.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/json.hpp>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+#include "engine/text/tokenizer.h"
+
+namespace kvfs::sched {
+namespace {
+
+constexpr std::size_t kMaxStops = 16;
+constexpr std::size_t kMaxStopBytes = 256;
+constexpr std::size_t kMaxNameBytes = 255;
+
+constexpr std::array kTable = {
+    ParamSpec{"model", "", "name of a model; unset: the daemon's default"},
+    ParamSpec{"template", "", "chat or raw; unset: chat where the model has a chat template"},
+    ParamSpec{"max_tokens", "256", "most tokens to generate, 1 to 1000000"},
+    ParamSpec{"temperature", "0.8", "0 to 10; 0 takes the likeliest token"},
+    ParamSpec{"top_p", "1", "above 0, at most 1; 1 is off"},
+    ParamSpec{"top_k", "0", "0 to 1000000; 0 is off"},
+    ParamSpec{"min_p", "0", "0 to below 1; 0 is off"},
+    ParamSpec{"repeat_penalty", "1", "above 0, at most 10; 1 is off"},
+    ParamSpec{"seed", "", "0 to 18446744073709551615; unset: a fresh one each job"},
+    ParamSpec{"stop", "", "up to 16 strings that end a reply: one a line, or a JSON array"},
+    ParamSpec{"max_prefix_tokens", "0",
+              "most tokens the history may hold after reading, 0 to 100000000; 0: the context"},
+    ParamSpec{"truncate", "error", "error, head or tail: what to keep of a text that is too long"},
+    ParamSpec{"codec", "zh", "zh (lossless, smaller) or raw"},
+};
+
+const ParamSpec* find(std::string_view name) {
+  const auto it = std::ranges::find(kTable, name, &ParamSpec::name);
+  return it == kTable.end() ? nullptr : &*it;
+}
+
+std::string_view trim(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r\n\v\f";
+  const auto first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+tl::unexpected<Error> refuse(const ParamSpec& spec, std::string_view value, std::string why) {
+  constexpr std::size_t kShown = 40;
+  const std::string shown(value.substr(0, kShown));
+  return fail(ErrorCode::kInvalid, "parameter " + std::string(spec.name),
+              "\"" + shown + "\" " + std::move(why), "give " + std::string(spec.help));
+}
+
+template <class Number>
+std::string print(Number value) {
+  std::array<char, 64> buffer{};
+  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
+  return std::string(buffer.data(), end.ptr);
+}
+
+template <class Number>
+std::optional<Number> parse(std::string_view text) {
+  Number value{};
+  const char* end = text.data() + text.size();
+  const auto got = std::from_chars(text.data(), end, value);
+  if (got.ec != std::errc{} || got.ptr != end) return std::nullopt;
+  return value;
+}
+
+template <class Number>
+struct Range {
+  Number low, high;
+  bool low_open = false, high_open = false;
+  bool holds(Number x) const {
+    return (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high);
+  }
+};
+
+template <class Number>
+Result<std::string> number(const ParamSpec& spec, std::string_view value, Range<Number> range) {
+  const auto parsed = parse<Number>(value);
+  if (!parsed) return refuse(spec, value, "is not such a number");
+  if (!range.holds(*parsed)) return refuse(spec, value, "is out of range");
+  if constexpr (std::is_floating_point_v<Number>) {
+    if (*parsed == 0) return std::string("0");  // -0 is 0
+  }
+  return print(*parsed);
+}
+
+Result<std::string> one_of(const ParamSpec& spec, std::string_view value,
+                           std::initializer_list<std::string_view> words) {
+  if (std::ranges::find(words, value) == words.end()) {
+    return refuse(spec, value, "is not one of its words");
+  }
+  return std::string(value);
+}
+
+// A JSON array of strings, else one string a line: "[/INST]" is a line.
+std::vector<std::string> stop_strings(std::string_view value) {
+  std::vector<std::string> out;
+  if (const auto body = trim(value); body.starts_with('[')) {
+    boost::system::error_code error;
+    const auto parsed = boost::json::parse(body, error);
+    const bool strings = !error && parsed.is_array() &&
+                         std::ranges::all_of(parsed.as_array(), [](const boost::json::value& v) {
+                           return v.is_string();
+                         });
+    if (strings) {
+      for (const auto& item : parsed.as_array()) out.emplace_back(item.as_string());
+      return out;
+    }
+  }
+  while (!value.empty()) {
+    const auto line = value.substr(0, value.find('\n'));
+    if (!line.empty()) out.emplace_back(line);
+    value.remove_prefix(std::min(value.size(), line.size() + 1));
+  }
+  return out;
+}
+
+Result<std::string> check_stop(const ParamSpec& spec, std::string_view value) {
+  const auto strings = stop_strings(value);
+  if (strings.size() > kMaxStops) return refuse(spec, value, "has more than 16 strings");
+  boost::json::array list;
+  for (const auto& text : strings) {
+    if (text.empty()) return refuse(spec, value, "has an empty string");
+    if (text.size() > kMaxStopBytes) return refuse(spec, value, "has one of more than 256 bytes");
+    list.emplace_back(text);
+  }
+  return list.empty() ? std::string() : boost::json::serialize(list);
+}
+
+Result<std::string> check_name(const ParamSpec& spec, std::string_view value) {
+  const bool printable = std::ranges::all_of(
+      value, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != '/'; });
+  if (!printable || value.size() > kMaxNameBytes) return refuse(spec, value, "is not a name");
+  return std::string(value);
+}
+
+}  // namespace
+
+std::span<const ParamSpec> param_table() { return kTable; }
+bool is_param(std::string_view name) { return find(name) != nullptr; }
+
+Result<std::string> check_param(std::string_view name, std::string_view raw) {
+  const ParamSpec* spec = find(name);
+  if (spec == nullptr) {
+    std::string known;
+    for (const auto& each : kTable) known += (known.empty() ? "" : ", ") + std::string(each.name);
+    return fail(ErrorCode::kInvalid, "parameter " + std::string(name), "there is no such parameter",
+                "use one of " + known);
+  }
+  if (!text::is_valid_utf8(raw)) return refuse(*spec, "", "is not UTF-8");
+  if (name == "stop") return check_stop(*spec, raw);
+  const auto value = trim(raw);
+  if (value.empty()) return std::string();
+  if (name == "model") return check_name(*spec, value);
+  if (name == "template") return one_of(*spec, value, {"chat", "raw"});
+  if (name == "truncate") return one_of(*spec, value, {"error", "head", "tail"});
+  if (name == "max_tokens") return number<std::int32_t>(*spec, value, {1, 1'000'000});
+  if (name == "top_k") return number<std::int32_t>(*spec, value, {0, 1'000'000});
+  if (name == "max_prefix_tokens") return number<std::int32_t>(*spec, value, {0, 100'000'000});
+  if (name == "seed") {
+    return number<std::uint64_t>(*spec, value, {0, std::numeric_limits<std::uint64_t>::max()});
+  }
+  if (name == "temperature") return number<float>(*spec, value, {0.F, 10.F});
+  if (name == "top_p") return number<float>(*spec, value, {0.F, 1.F, true, false});
+  if (name == "min_p") return number<float>(*spec, value, {0.F, 1.F, false, true});
+  if (name == "repeat_penalty") return number<float>(*spec, value, {0.F, 10.F, true, false});
+  if (const auto codec = chunk::codec_from_name(value); !codec) {
+    return refuse(*spec, value, "is not one of its words");
+  }
+  return std::string(value);
+}
+
+Result<JobParams> resolve_params(const ParamMap& set) {
+  const auto value = [&](std::string_view name) -> std::string {
+    const auto it = set.find(std::string(name));
+    if (it != set.end() && !it->second.empty()) return it->second;
+    return std::string(find(name)->default_value);
+  };
+  for (const auto& [name, given] : set) KVFS_TRY(check_param(name, given));
+
+  JobParams out;
+  out.model = value("model");
+  const auto mode = value("template");
+  out.mode = mode == "chat"  ? TemplateMode::kChat
+             : mode == "raw" ? TemplateMode::kRaw
+                             : TemplateMode::kAuto;
+  out.max_tokens = *parse<std::int32_t>(value("max_tokens"));
+  out.sampling.temperature = *parse<float>(value("temperature"));
+  out.sampling.top_p = *parse<float>(value("top_p"));
+  out.sampling.top_k = *parse<std::int32_t>(value("top_k"));
+  out.sampling.min_p = *parse<float>(value("min_p"));
+  out.sampling.repeat_penalty = *parse<float>(value("repeat_penalty"));
+  out.seed = parse<std::uint64_t>(value("seed"));
+  out.stop = stop_strings(value("stop"));
+  out.max_prefix_tokens = *parse<std::int32_t>(value("max_prefix_tokens"));
+  const auto truncate = value("truncate");
+  out.truncate = truncate == "head"   ? Truncate::kHead
+                 : truncate == "tail" ? Truncate::kTail
+                                      : Truncate::kError;
+  KVFS_ASSIGN(out.codec, chunk::codec_from_name(value("codec")));
+  return out;
+}
+
+}  // namespace kvfs::sched

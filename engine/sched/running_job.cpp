@@ -1,0 +1,292 @@
+#include "engine/sched/running_job.h"
+
+#include <algorithm>
+
+namespace kvfs::sched {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTable& table)
+    : setup_(std::move(setup)),
+      on_(on),
+      store_(store),
+      table_(table),
+      tokens_(setup_.base->tokens),
+      ids_(setup_.base->ids),
+      read_end_(setup_.base->version.next_pos),
+      logits_(static_cast<std::size_t>(on.model->info().vocab_size)),
+      text_(*setup_.card->tokenizer, setup_.params.stop),
+      chain_(*setup_.base, setup_.scope, on.model->info().one_path),
+      next_out_(setup_.base->version.next_pos / kBlockTokens),
+      was_resident_(on.residency.holds(setup_.base->id)) {
+  for (const TokenId id : setup_.prompt) {
+    tokens_.push_back({id, read_end_++, TokenPath::kRead});
+    ids_.push_back(id);
+  }
+  setup_.params.sampling.seed = setup_.handed.record.seed;
+  progress_.prompt_tokens = static_cast<std::uint32_t>(setup_.prompt.size());
+  ++on_.jobs;
+}
+
+RunningJob::~RunningJob() {
+  for (const auto& [index, id] : known_) store_.unpin(id);
+  --on_.jobs;
+}
+
+std::uint64_t RunningJob::tokens_to_come() const {
+  const std::int64_t more = generates() ? setup_.params.max_tokens : 0;
+  const std::int64_t end =
+      std::min(read_end_ + more, std::int64_t{on_.model->info().context_length});
+  const std::int64_t here = sequence_                              ? position()
+                            : on_.residency.holds(setup_.base->id) ? setup_.base->version.next_pos
+                                                                   : 0;
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(end - here, 0) + kBlockTokens);
+}
+
+void RunningJob::start(std::unique_ptr<model::Sequence> sequence) {
+  sequence_ = std::move(sequence);
+  if (!was_resident_) {
+    progress_.restored_tokens = static_cast<std::uint32_t>(setup_.base->version.n_tokens);
+  }
+  after_reading();
+}
+
+// --- reading
+// ----------------------------------------------------------------------------------------
+
+void RunningJob::after_reading() {
+  stage_ = position() < read_end_ ? Stage::kReading : generates() ? Stage::kLast : Stage::kDraining;
+}
+
+Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) {
+  std::int32_t index = position() / kBlockTokens;
+  if (index == looked_up_ || !chain_.intact()) return 0U;
+  looked_up_ = index;
+  std::vector<store::BlockRecord> found;
+  Position covered = position();
+  while (covered < read_end_) {
+    const auto block_is = block_tokens(tokens_, index, read_end_);
+    chain_.close_before(index, tokens_);
+    const auto id =
+        store_.find_prefix(chain_.previous(index), chain_.key(index, block_is), block_is);
+    if (!id || !store_.pin(*id)) break;
+    known_.emplace(index, *id);
+    KVFS_ASSIGN(auto block, store_.block(*id));
+    found.push_back(std::move(block));
+    covered = block_is.back().position + 1;
+    ++index;
+  }
+  if (found.empty()) return 0U;
+  const auto tokens = static_cast<std::uint32_t>(covered - position());
+  progress_.known_tokens += tokens;
+  taking_to_ = covered;
+  // What is on the device of a block that is taken whole makes way for it.
+  KVFS_TRY(on_.model->truncate(*sequence_, found.front().index * kBlockTokens));
+  reader_ = std::make_unique<KvReader>(store_, found, wake);
+  stage_ = Stage::kTaking;
+  return tokens;
+}
+
+Status RunningJob::taken() {
+  reader_.reset();
+  KVFS_TRY(on_.model->set_next_pos(*sequence_, taking_to_));
+  const auto tail = known_.find(taking_to_ / kBlockTokens);
+  if (tail != known_.end() && generates()) {  // it will grow into another block
+    store_.unpin(tail->second);
+    known_.erase(tail);
+  }
+  after_reading();
+  return {};
+}
+
+std::vector<TokenId> RunningJob::slice(std::int32_t at_most) const {
+  const Position begin = position();
+  Position end = std::min(begin + at_most, read_end_);
+  if (const Position grid = end / kBlockTokens * kBlockTokens; end < read_end_ && grid > begin) {
+    end = grid;
+  }
+  const auto first = ids_.end() - (read_end_ - begin);
+  return {first, first + (end - begin)};
+}
+
+std::span<float> RunningJob::logits_for(std::size_t slice_tokens) {
+  const bool last = position() + static_cast<Position>(slice_tokens) == read_end_;
+  return last && generates() ? logits() : std::span<float>{};
+}
+
+void RunningJob::slice_read() {
+  if (position() == read_end_ && generates()) {
+    sample_next();
+  } else {
+    after_reading();
+  }
+}
+
+Status RunningJob::drop_last() {
+  if (last().token < 0) {
+    return fail(ErrorCode::kUnsupported, "job " + setup_.handed.record.name,
+                "the state's last token is not known, so it cannot go on from it",
+                "use continue with some text");
+  }
+  return on_.model->truncate(*sequence_, position() - 1);
+}
+
+std::span<float> RunningJob::logits() { return logits_; }
+
+// --- generating
+// -------------------------------------------------------------------------------------
+
+std::vector<TokenId> RunningJob::recent() const {
+  const auto count = std::min<std::size_t>(ids_.size(), model::kRepeatWindow);
+  std::vector<TokenId> out(ids_.end() - static_cast<std::ptrdiff_t>(count), ids_.end());
+  std::erase_if(out, [](TokenId id) { return id < 0; });
+  return out;
+}
+
+void RunningJob::sample_next() {
+  if (progress_.generated_tokens == 0) generating_since_ = Clock::now();
+  const TokenId token = model::sample(logits_, recent(), setup_.params.sampling, position());
+  tokens_.push_back({token, position(), TokenPath::kGenerated});
+  ids_.push_back(token);
+  ++progress_.generated_tokens;
+  const auto& ends = setup_.card->tokenizer->end_tokens();
+  const bool ended = std::ranges::find(ends, token) != ends.end();
+  if (!ended) setup_.handed.reply->append(text_.push(token));
+  if (ended || text_.stopped()) {
+    finish_ = "stop";
+  } else if (std::cmp_greater_equal(progress_.generated_tokens, setup_.params.max_tokens) ||
+             position() + 1 >= on_.model->info().context_length) {
+    finish_ = "length";
+  }
+  // The last token's KV is of use to a state alone.
+  stage_ = finish_.empty() || changes() ? Stage::kGenerating : Stage::kDraining;
+}
+
+void RunningJob::decoded() {
+  if (finish_.empty()) {
+    sample_next();
+  } else {
+    stage_ = Stage::kDraining;
+  }
+}
+
+// --- ending
+// -----------------------------------------------------------------------------------------
+
+std::optional<Committer::End> RunningJob::cancel() {
+  if (canceled_ || stage_ >= Stage::kDraining) return std::nullopt;
+  canceled_ = true;
+  if (stage_ != Stage::kGenerating) {
+    return end(Error{ErrorCode::kCanceled, "job " + setup_.handed.record.name,
+                     "it was canceled before it said anything"});
+  }
+  finish_ = "canceled";
+  if (changes()) return std::nullopt;
+  return end(std::nullopt);
+}
+
+Result<store::NewBlock> RunningJob::copy_out(std::int32_t index) {
+  store::NewBlock block;
+  block.index = index;
+  block.tokens = block_tokens(tokens_, index, position());
+  for (const auto& token : block.tokens) {
+    block.text += setup_.card->tokenizer->bytes_of(token.token);
+  }
+  block.previous_key = chain_.previous(index);
+  block.key = chain_.key(index, block.tokens);
+  const auto layers = static_cast<std::uint16_t>(on_.model->info().layers.size());
+  for (std::uint16_t layer = 0; layer < layers; ++layer) {
+    KVFS_ASSIGN(auto pieces, on_.model->kv_out(*sequence_, layer, index));
+    std::ranges::move(pieces, std::back_inserter(block.pieces));
+  }
+  return block;
+}
+
+Result<std::optional<Committer::Block>> RunningJob::next_block() {
+  const bool settled =
+      stage_ == Stage::kReading || stage_ == Stage::kGenerating || stage_ == Stage::kDraining;
+  if (!changes() || !settled || !sequence_) return std::nullopt;
+  const bool full = next_out_ < position() / kBlockTokens;
+  if (!full && (stage_ != Stage::kDraining || drained())) return std::nullopt;
+
+  Committer::Block out{.job = ticket(),
+                       .block = BlockId{},
+                       .dtype = on_.model->info().kv_dtype,
+                       .codec = setup_.params.codec};
+  chain_.close_before(next_out_, tokens_);
+  if (const auto known = known_.find(next_out_); known != known_.end()) {
+    out.block = known->second;  // its pin goes along
+    known_.erase(known);
+  } else {
+    KVFS_ASSIGN(out.block, copy_out(next_out_));
+  }
+  ++next_out_;
+  return out;
+}
+
+bool RunningJob::drained() const {
+  return stage_ == Stage::kDraining && (!changes() || next_out_ > (position() - 1) / kBlockTokens);
+}
+
+store::VersionRecord RunningJob::version() const {
+  const auto& base = setup_.base->version;
+  const auto& info = on_.model->info();
+  store::VersionRecord out;
+  out.model = info.name;
+  out.fingerprint = info.fingerprint;
+  out.kernel_class = info.kernel_class;
+  out.kv_dtype = info.kv_dtype;
+  out.codec = setup_.params.codec;
+  out.origin = base.origin;
+  out.origin_detail = base.origin_detail;
+  out.next_pos = position();
+  out.layers = info.layers;
+  for (std::size_t i = 0; i < base.blocks.size(); ++i) {
+    if (setup_.base->indices[i] < base.next_pos / kBlockTokens)
+      out.blocks.push_back(base.blocks[i]);
+  }
+  return out;
+}
+
+Committer::End RunningJob::end(std::optional<Error> error) {
+  stage_ = Stage::kEnding;
+  Committer::End out{.job = ticket(), .id = setup_.handed.id, .record = setup_.handed.record};
+  if (!error && generates()) setup_.handed.reply->append(text_.finish());
+  out.reply = setup_.handed.reply;
+  auto& record = out.record;
+  const bool stopped = canceled_ || (error && error->code == ErrorCode::kCanceled);
+  record.status = stopped ? store::JobStatus::kCanceled
+                  : error ? store::JobStatus::kFailed
+                          : store::JobStatus::kDone;
+  record.prompt_tokens = progress_.prompt_tokens;
+  record.generated_tokens = progress_.generated_tokens;
+  record.known_tokens = progress_.known_tokens;
+  record.restored_tokens = progress_.restored_tokens;
+  record.milliseconds = static_cast<std::uint32_t>(seconds_since(began_) * 1000);
+  record.finish = stopped ? "canceled" : finish_;
+  if (error) record.error = error->message();
+  if (!error && changes()) out.version = version();
+  out.error = std::move(error);
+  return out;
+}
+
+void RunningJob::publish() {
+  progress_.started = true;
+  progress_.reading = stage_ < Stage::kLast;
+  if (sequence_) {
+    const Position read = std::min(position(), read_end_) - setup_.base->version.next_pos;
+    progress_.read_tokens = static_cast<std::uint32_t>(std::max(read, 0));
+  }
+  if (progress_.generated_tokens > 1) {
+    progress_.tokens_per_second =
+        (progress_.generated_tokens - 1) / std::max(seconds_since(generating_since_), 1e-6);
+  }
+  table_.progress(ticket(), progress_);
+}
+
+}  // namespace kvfs::sched

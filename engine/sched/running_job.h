@@ -1,0 +1,128 @@
+// One job under way: the tokens it reads, those it generates, its reply, and the blocks it hands to
+// the store. It decides what comes next; the engine loop carries that out on the model.
+//
+// Engine thread only. The loaded model, the store and the job table outlive it.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/sched/commit.h"
+#include "engine/sched/history.h"
+#include "engine/sched/job_table.h"
+#include "engine/sched/kv_reader.h"
+#include "engine/sched/loaded_models.h"
+#include "engine/sched/reply_text.h"
+
+namespace kvfs::sched {
+
+class RunningJob {
+ public:
+  enum class Stage {
+    kRestoring,   // its base is on the way to the device
+    kReading,     // prefill, slice by slice
+    kTaking,      // blocks found by prefix are on their way to the device
+    kLast,        // the last token is computed again, for its logits
+    kGenerating,  // a sampled token waits for its decode step
+    kDraining,    // blocks are on their way to the store
+    kEnding,      // the end is on its way to the store
+  };
+
+  struct Setup {
+    JobTable::Handed handed;
+    JobParams params;
+    const model::ModelCard* card = nullptr;
+    std::shared_ptr<const History> base;  // with the history cache
+    std::vector<TokenId> prompt;
+    store::PrefixScope scope;
+  };
+  RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTable& table);
+  ~RunningJob();
+  RunningJob(const RunningJob&) = delete;
+  RunningJob& operator=(const RunningJob&) = delete;
+
+  Stage stage() const { return stage_; }
+  JobTicket ticket() const { return setup_.handed.ticket; }
+  LoadedModel& on() const { return on_; }
+  const History& base() const { return *setup_.base; }
+  store::JobKind kind() const { return setup_.handed.record.kind; }
+  bool changes() const { return changes_state(setup_.handed.record.kind); }
+  bool generates() const { return setup_.handed.record.kind != store::JobKind::kFeed; }
+  std::uint64_t tokens_to_come() const;  // that will need pages of their own
+
+  // kRestoring → kReading: the base is there, as a fork of this job's own.
+  void start(std::unique_ptr<model::Sequence> sequence);
+  std::unique_ptr<model::Sequence> take_sequence() { return std::move(sequence_); }
+  model::Sequence& sequence() { return *sequence_; }
+
+  // --- reading ----------------------------------------------------------------------------------
+  // At the beginning of a block: how many of the tokens from here on are known by prefix (→
+  // kTaking).
+  Result<std::uint32_t> find_known(const std::function<void()>& wake);
+  KvReader& reader() { return *reader_; }
+  Status taken();  // all pieces are in: → kReading, or what follows it
+  std::vector<TokenId> slice(std::int32_t at_most) const;  // next tokens to read, up to the grid
+  std::span<float> logits_for(std::size_t slice_tokens);   // empty unless the slice is the last
+  void slice_read();
+  // kLast: drops the last token, so that it can be computed again.
+  Status drop_last();
+  const store::BlockToken& last() const { return tokens_.back(); }
+  std::span<float> logits();  // [vocab_size]
+
+  // --- generating -------------------------------------------------------------------------------
+  void sample_next();  // from logits(): → kGenerating, or what follows it
+  TokenId pending() const { return ids_.back(); }
+  void decoded();  // the pending token is in the sequence
+
+  // --- ending -----------------------------------------------------------------------------------
+  // The user's word. The end when the job stops here and now; nullopt when it stops by itself after
+  // the next step, or is past stopping.
+  std::optional<Committer::End> cancel();
+  // The next block that can go to the store; nullopt when there is none yet.
+  Result<std::optional<Committer::Block>> next_block();
+  bool drained() const;
+  Committer::End end(std::optional<Error> error);  // → kEnding
+
+  void publish();  // progress to the job table
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Position position() const { return sequence_->next_pos(); }
+  void after_reading();
+  std::vector<TokenId> recent() const;
+  Result<store::NewBlock> copy_out(std::int32_t index);
+  store::VersionRecord version() const;
+
+  Setup setup_;
+  LoadedModel& on_;
+  store::Store& store_;
+  JobTable& table_;
+  Stage stage_ = Stage::kRestoring;
+  std::unique_ptr<model::Sequence> sequence_;
+
+  std::vector<store::BlockToken> tokens_;  // history, prompt, generated
+  std::vector<TokenId> ids_;               // the same
+  Position read_end_ = 0;                  // position after the prompt
+  std::vector<float> logits_;              // [vocab_size]
+  ReplyText text_;
+  KeyChain chain_;
+  std::map<std::int32_t, BlockId> known_;  // found by prefix, pinned, not yet handed over
+  std::unique_ptr<KvReader> reader_;
+  Position taking_to_ = 0;
+  std::int32_t looked_up_ = -1;  // block whose prefix was looked for last
+  std::int32_t next_out_ = 0;    // block to hand to the store next
+  std::string finish_;           // how it will end, once that is known
+  bool canceled_ = false;
+  const bool was_resident_;
+
+  JobTable::Progress progress_;
+  Clock::time_point began_ = Clock::now();
+  Clock::time_point generating_since_;
+};
+
+}  // namespace kvfs::sched

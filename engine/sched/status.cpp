@@ -1,0 +1,97 @@
+// What status says: a line a job, and the root's `key value` lines.
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+#include "engine/sched/scheduler.h"
+#include "engine/sched/verbs.h"
+
+namespace kvfs::sched {
+namespace {
+
+std::string one_line(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  return text;
+}
+
+std::string done_line(const store::JobRecord& record) {
+  std::string out = " done";
+  if (record.prompt_tokens > 0) {
+    out += fmt::format(" {} read ({} known)", record.prompt_tokens, record.known_tokens);
+  }
+  if (record.kind != store::JobKind::kFeed) {
+    out += fmt::format(" {} generated ({})", record.generated_tokens, record.finish);
+  }
+  return out + fmt::format(" {:.1f} s", record.milliseconds / 1000.0);
+}
+
+std::string running_line(const JobView& job) {
+  const auto& record = job.record;
+  if (job.reading || record.kind == store::JobKind::kFeed) {
+    return fmt::format(" reading {}/{} ({} known)", job.read_tokens, record.prompt_tokens,
+                       record.known_tokens);
+  }
+  const auto most = record.params.find("max_tokens");
+  return fmt::format(" running {}/{} {:.1f} tok/s", record.generated_tokens,
+                     most == record.params.end() ? "?" : most->second, job.tokens_per_second);
+}
+
+}  // namespace
+
+std::string status_line(const JobView& job) {
+  const auto& record = job.record;
+  const auto rest = [&]() -> std::string {
+    switch (record.status) {
+      case store::JobStatus::kQueued:
+        return " queued";
+      case store::JobStatus::kRunning:
+        return running_line(job);
+      case store::JobStatus::kDone:
+        return done_line(record);
+      case store::JobStatus::kFailed:
+        return " error: " + record.error;
+      case store::JobStatus::kCanceled:
+        return fmt::format(" canceled {} generated", record.generated_tokens);
+    }
+    return {};
+  };
+  return one_line(record.name + rest());
+}
+
+std::string root_status(store::Store& store, Scheduler& scheduler, Catalog& catalog) {
+  const auto counters = scheduler.counters();
+  const auto statistics = store.statistics();
+  const auto loaded = scheduler.loaded_models();
+  std::string models;
+  for (const auto& name : catalog.names()) {
+    models += (models.empty() ? "" : ", ") + name;
+    if (std::ranges::find(loaded, name) != loaded.end()) models += " (loaded)";
+  }
+  const double ratio = statistics.bytes_unique == 0
+                           ? 1.0
+                           : static_cast<double>(statistics.bytes_logical) /
+                                 static_cast<double>(statistics.bytes_unique);
+  const bool reference = catalog.options().compute == model::Compute::kReference;
+  std::string out;
+  const auto line = [&](std::string_view key, const auto& value) {
+    out += fmt::format("{} {}\n", key, value);
+  };
+  line("version", KVFS_VERSION);
+  line("device", scheduler.device());
+  line("compute", reference ? "reference" : "fast");
+  line("models", models);
+  line("queue", counters.queued);
+  line("running", counters.running);
+  line("prefilled_tokens", counters.prefilled_tokens);
+  line("decoded_tokens", counters.decoded_tokens);
+  line("restored_tokens", counters.restored_tokens);
+  line("prefix_hit_tokens", counters.prefix_hit_tokens);
+  line("states", statistics.states);
+  line("bytes_logical", statistics.bytes_logical);
+  line("bytes_stored", statistics.bytes_stored);
+  line("bytes_unique", statistics.bytes_unique);
+  line("dedup_ratio", fmt::format("{:.2f}", ratio));
+  return out;
+}
+
+}  // namespace kvfs::sched

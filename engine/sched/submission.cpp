@@ -1,0 +1,89 @@
+#include "engine/sched/submission.h"
+
+#include <chrono>
+#include <random>
+
+#include "engine/sched/prompt.h"
+
+namespace kvfs::sched {
+namespace {
+
+constexpr std::size_t kMaxNameBytes = 255;
+constexpr std::int32_t kMaxSteps = 1'000'000;
+
+Status check_name(const std::string& name) {
+  const bool fine = name.size() <= kMaxNameBytes && name.find('/') == std::string::npos &&
+                    name.find('\0') == std::string::npos && name != "." && name != "..";
+  if (fine) return {};
+  return fail(ErrorCode::kInvalid, "job " + name.substr(0, kMaxNameBytes),
+              "that is no name for a job", "use 1 to 255 bytes without a slash");
+}
+
+// Every parameter with its value: what the daemon's defaults become later must not matter.
+Result<ParamMap> all_params(const ParamMap& of_state, const ParamMap& overrides) {
+  ParamMap out;
+  for (const auto& spec : param_table()) out.emplace(spec.name, spec.default_value);
+  for (const auto* given : {&of_state, &overrides}) {
+    for (const auto& [name, value] : *given) {
+      KVFS_ASSIGN(auto checked, check_param(name, value));
+      if (!checked.empty()) out[name] = std::move(checked);
+    }
+  }
+  return out;
+}
+
+// Unset, a state goes on with the model that made it.
+std::string choose_model(const ParamMap& params, const History& history, const Catalog& catalog) {
+  if (const auto& set = params.at("model"); !set.empty()) return set;
+  return history.id ? history.version.model : catalog.default_name();
+}
+
+std::uint64_t fresh_seed() {
+  std::random_device device;
+  return std::uint64_t{device()} << 32U | device();
+}
+
+}  // namespace
+
+Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryCache& histories,
+                                 const Submission& submission, bool changing) {
+  KVFS_TRY(check_name(submission.name));
+  KVFS_ASSIGN(const auto state, store.state(submission.state));
+  KVFS_ASSIGN(auto params, all_params(state.params, submission.overrides));
+  const bool step = submission.kind == store::JobKind::kStep;
+  if (step) {
+    if (submission.steps < 1 || submission.steps > kMaxSteps) {
+      return fail(ErrorCode::kInvalid, "step " + std::to_string(submission.steps),
+                  "the number of tokens is out of range", "give 1 to 1000000");
+    }
+    params["max_tokens"] = std::to_string(submission.steps);
+  } else {
+    KVFS_TRY(check_text(submission.prompt));
+  }
+  KVFS_ASSIGN(const auto history, histories.get(state.version));
+  params["model"] = choose_model(params, *history, catalog);
+  KVFS_ASSIGN(const auto* card, catalog.card(params["model"]));
+  KVFS_ASSIGN(const auto resolved, resolve_params(params));
+  KVFS_TRY(check_model(*card, resolved, *history));
+  if (step && history->tokens.empty() && !changing) {
+    return fail(ErrorCode::kInvalid, "step", "the state is empty, there is nothing to go on from",
+                "feed it, or continue it with some text, first");
+  }
+  KVFS_ASSIGN(const auto tokens,
+              prompt_tokens(*card, resolved, submission.kind, *history, submission.prompt));
+
+  store::JobRecord record;
+  record.state = submission.state;
+  record.name = submission.name;
+  record.kind = submission.kind;
+  if (!step) record.prompt = submission.prompt;
+  record.params = std::move(params);
+  record.seed = resolved.seed ? *resolved.seed : fresh_seed();
+  record.submitted_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                            std::chrono::system_clock::now().time_since_epoch())
+                            .count();
+  record.prompt_tokens = static_cast<std::uint32_t>(tokens.size());
+  return record;
+}
+
+}  // namespace kvfs::sched
