@@ -1,0 +1,61 @@
+// Attention of a step's rows to their sequences' pages.
+//
+// Each row attends page by page, pages upwards, joined by log-sum-exp (FlashAttention's online
+// softmax, arXiv 2205.14135, cut at fixed absolute positions): its bits depend on the keys before
+// it alone. Prefill walks a row's pages in one go; decode, with few rows, gives each page to
+// whichever thread is free and joins afterwards, in the same order.
+#pragma once
+
+#include <vector>
+
+#include "engine/model/cpu/fork_join.h"
+#include "engine/model/cpu/kernels.h"
+#include "engine/model/cpu/kv_pages.h"
+
+namespace kvfs::model::cpu {
+
+// Rows of a step that follow each other in one sequence, all in one page.
+struct RowRun {
+  const PagedSequence* sequence;
+  int first_row;       // in the step
+  int count;           // at most kAttendPositions
+  Position first_pos;
+};
+
+class Attention {
+ public:
+  Attention(const Kernels& kernels, int heads, const PageShape& shape, int threads);
+
+  // queries: row r, head h at queries + r · stride + h · width, already scaled by 1/√width.
+  // out: [rows, heads · width].
+  void attend(int layer, const std::vector<RowRun>& runs, const float* queries, std::size_t stride,
+              float* out, ForkJoin& pool);
+
+ private:
+  struct Partial {  // of a run and a KV head: up to kAttendPositions · group rows
+    std::vector<float> maxima;
+    std::vector<float> sums;
+    std::vector<float> outputs;
+  };
+
+  Partial make_partial() const;
+  void attend_page(int layer, const RowRun& run, int kv_head, int page, const float* queries,
+                   std::size_t stride, float* scores, Partial& to) const;
+  void merge(const RowRun& run, Partial& into, const Partial& page) const;
+  void finish(const RowRun& run, int kv_head, const Partial& from, float* out) const;
+  void attend_whole(int layer, const std::vector<RowRun>& runs, const float* queries, std::size_t stride,
+                    float* out, ForkJoin& pool);
+  void attend_split(int layer, const std::vector<RowRun>& runs, const float* queries, std::size_t stride,
+                    float* out, ForkJoin& pool);
+
+  const Kernels& kernels_;
+  int heads_;
+  int group_;  // query heads that share a KV head
+  PageShape shape_;
+  std::vector<std::vector<float>> scores_;  // by thread: [kAttendPositions, group, kPage]
+  std::vector<Partial> whole_;              // by thread
+  std::vector<Partial> page_;               // by thread
+  std::vector<Partial> split_;              // by unit
+};
+
+}  // namespace kvfs::model::cpu

@@ -1,0 +1,188 @@
+#include "engine/model/cpu/cpu_model.h"
+
+#include <algorithm>
+
+#include "engine/model/cpu/forward.h"
+#include "engine/model/cpu/host.h"
+
+namespace kvfs::model::cpu {
+namespace {
+
+constexpr int kSlice = 256;  // tokens read at a time
+constexpr int kBatch = 16;
+
+class CpuModel final : public Model {
+ public:
+  CpuModel(std::unique_ptr<container::GgufFile> file, std::unique_ptr<LlamaModel> model, ModelInfo info,
+           const PageShape& shape, std::uint64_t budget, std::unique_ptr<ForkJoin> threads)
+      : file_(std::move(file)),
+        model_(std::move(model)),
+        info_(std::move(info)),
+        pool_(shape, budget),
+        threads_(std::move(threads)) {}
+
+  Status load(Compute compute, const Kernels& kernels, const std::function<void(double)>& progress) {
+    if (compute == Compute::kReference) set_torch_threads(threads_->threads());
+    KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels, *threads_, progress));
+    forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels, *threads_, kSlice);
+    return {};
+  }
+
+  const ModelInfo& info() const override { return info_; }
+  std::unique_ptr<Sequence> new_sequence() override { return std::make_unique<PagedSequence>(); }
+  std::unique_ptr<Sequence> fork(const Sequence& sequence) override {
+    return static_cast<const PagedSequence&>(sequence).fork();
+  }
+
+  Status prefill(Sequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) override {
+    auto& paged = static_cast<PagedSequence&>(sequence);
+    if (tokens.empty()) return fail(ErrorCode::kInvalid, "read a prompt", "it has no tokens");
+    const Position before = paged.next_pos();
+    KVFS_TRY(make_room(paged, tokens, logits));
+    std::vector<StepRow> rows;
+    for (std::size_t first = 0; first < tokens.size(); first += kSlice) {
+      const std::size_t count = std::min<std::size_t>(kSlice, tokens.size() - first);
+      rows.clear();
+      for (std::size_t i = 0; i < count; ++i) {
+        const bool last = first + i + 1 == tokens.size();
+        rows.push_back({tokens[first + i], &paged, paged.next_pos() + static_cast<Position>(i),
+                        last ? logits : std::span<float>{}});
+      }
+      if (Status done = forward_->step(rows, true); !done) {
+        paged.truncate(before);
+        return done;
+      }
+      paged.advance(static_cast<int>(count));
+    }
+    return {};
+  }
+  std::int32_t prefill_slice() const override { return kSlice; }
+
+  Status decode(std::span<DecodeItem> items) override {
+    if (items.empty() || items.size() > kBatch) {
+      return fail(ErrorCode::kInvalid, "generate tokens", std::to_string(items.size()) + " sequences, wanted 1 to " + std::to_string(kBatch));
+    }
+    std::vector<StepRow> rows;
+    Status done;
+    for (DecodeItem& item : items) {
+      auto& paged = static_cast<PagedSequence&>(*item.sequence);
+      rows.push_back({item.token, &paged, paged.next_pos(), item.logits});
+      done = make_room(paged, {&item.token, 1}, item.logits);
+      if (!done) break;
+    }
+    if (done) done = forward_->step(rows, false);
+    for (const StepRow& row : rows) {
+      if (done) row.sequence->advance(1);
+      else row.sequence->truncate(row.pos);  // gives back what was reserved
+    }
+    return done;
+  }
+  std::int32_t max_batch() const override { return kBatch; }
+
+  Status truncate(Sequence& sequence, Position end) override {
+    auto& paged = static_cast<PagedSequence&>(sequence);
+    if (end < 0 || end > paged.next_pos()) {
+      return fail(ErrorCode::kInvalid, "truncate a sequence",
+                  "it has " + std::to_string(paged.next_pos()) + " tokens, not " + std::to_string(end));
+    }
+    paged.truncate(end);
+    return {};
+  }
+
+  Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer, std::int32_t block) override {
+    const auto& paged = static_cast<const PagedSequence&>(sequence);
+    const PageShape& shape = pool_.shape();
+    const int count = std::min(kPage, paged.next_pos() - block * kPage);
+    if (layer >= shape.layers || block < 0 || count <= 0) {
+      return fail(ErrorCode::kInvalid, "take KV out", "there is no block " + std::to_string(block) + " of layer " + std::to_string(layer));
+    }
+    KvPiece piece{.layer = layer, .head_begin = 0, .head_count = static_cast<std::uint16_t>(shape.kv_heads)};
+    for (int i = 0; i < count; ++i) piece.positions.push_back(block * kPage + i);
+    const std::size_t row = static_cast<std::size_t>(shape.width) * size_of(shape.dtype);
+    const std::size_t head_bytes = static_cast<std::size_t>(count) * row;
+    piece.key.resize(head_bytes * piece.head_count);
+    piece.value.resize(head_bytes * piece.head_count);
+    const MutableByteSpan keys(piece.key);
+    const MutableByteSpan values(piece.value);
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      const std::size_t at = static_cast<std::size_t>(head) * head_bytes;
+      paged.page(block).read(layer, head, count, keys.subspan(at, head_bytes), values.subspan(at, head_bytes));
+    }
+    std::vector<KvPiece> pieces;
+    pieces.push_back(std::move(piece));
+    return pieces;
+  }
+
+  Status kv_in(Sequence& sequence, const KvPiece& piece) override {
+    return static_cast<PagedSequence&>(sequence).put_in(pool_, piece);
+  }
+  Status set_next_pos(Sequence& sequence, Position next_pos) override {
+    return static_cast<PagedSequence&>(sequence).set_next_pos(next_pos);
+  }
+
+  std::uint64_t kv_bytes_used() const override { return pool_.used(); }
+  std::uint64_t kv_bytes_budget() const override { return pool_.budget(); }
+
+ private:
+  Status make_room(PagedSequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) {
+    const auto left = static_cast<std::size_t>(info_.context_length - sequence.next_pos());
+    if (tokens.size() > left) {
+      return fail(ErrorCode::kTooLarge, "read " + std::to_string(tokens.size()) + " tokens",
+                  "the context of " + std::to_string(info_.context_length) + " leaves " + std::to_string(left),
+                  "shorten the text or start from a shorter state");
+    }
+    if (!logits.empty() && logits.size() != static_cast<std::size_t>(info_.vocab_size)) {
+      return fail(ErrorCode::kInternal, "read tokens", "room for logits is not the vocabulary's size");
+    }
+    for (const TokenId token : tokens) {
+      if (token < 0 || token >= info_.vocab_size) {
+        return fail(ErrorCode::kInvalid, "read token " + std::to_string(token),
+                    "the vocabulary has " + std::to_string(info_.vocab_size));
+      }
+    }
+    return sequence.reserve(pool_, static_cast<int>(tokens.size()));
+  }
+
+  std::unique_ptr<container::GgufFile> file_;  // the embedding is read from the mapping
+  std::unique_ptr<LlamaModel> model_;
+  ModelInfo info_;
+  PagePool pool_;
+  std::unique_ptr<ForkJoin> threads_;
+  std::unique_ptr<Forward> forward_;
+};
+
+std::string gib(std::uint64_t bytes) {
+  return std::to_string(bytes >> 30) + "." + std::to_string((bytes >> 20) % 1024 * 10 / 1024) + " GiB";
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadOptions& options,
+                                              const Kernels& kernels) {
+  KVFS_ASSIGN(std::unique_ptr<container::GgufFile> file, container::GgufFile::open(card.info.path));
+  KVFS_ASSIGN(LlamaModel read, read_llama(*file));
+  auto model = std::make_unique<LlamaModel>(std::move(read));
+  const LlamaConfig& c = model->config;
+  const PageShape shape{.layers = c.layers, .kv_heads = c.kv_heads, .width = c.head_width,
+                        .dtype = options.compute == Compute::kReference ? DType::kF32 : DType::kBF16};
+
+  const std::uint64_t needed = weights_size(*model, options.compute) + shape.page_bytes();
+  const std::uint64_t available = memory_available();
+  if (needed > available) {
+    return fail(ErrorCode::kTooLarge, "load model " + card.info.path.string(),
+                gib(needed) + " of memory wanted, " + gib(available) + " are free",
+                "free memory or use a smaller model");
+  }
+  const std::uint64_t rest = std::min(available - needed, memory_total() / 2);
+  const std::uint64_t budget = options.kv_budget > 0 ? options.kv_budget : std::max(rest, shape.page_bytes());
+
+  const int threads = options.threads > 0 ? options.threads : physical_cores();
+  ModelInfo info = card.info;
+  info.device = "cpu (" + std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") + kernels.name + ")";
+  auto loaded = std::make_unique<CpuModel>(std::move(file), std::move(model), std::move(info), shape, budget,
+                                           std::make_unique<ForkJoin>(threads));
+  KVFS_TRY(loaded->load(options.compute, kernels, options.progress));
+  return loaded;
+}
+
+}  // namespace kvfs::model::cpu

@@ -1,0 +1,340 @@
+// The kernels, written once for a machine V of eight fp32 lanes (simd_avx2.h, simd_portable.h).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "engine/model/cpu/kernels.h"
+
+namespace kvfs::model::cpu {
+
+template <class V>
+struct KernelsOf {
+  using F = typename V::F;
+
+  // e^x for x ≤ 88, by x = n·ln 2 + r and a polynomial for e^r (Cephes' expf); about 1 ulp.
+  static F exp(F x) {
+    x = V::max(V::min(x, V::all(88.0F)), V::all(-87.0F));
+    const F n = V::round(V::mul(x, V::all(1.44269504F)));
+    F r = V::fma(n, V::all(-0.693359375F), x);
+    r = V::fma(n, V::all(2.12194440e-4F), r);
+    F p = V::fma(V::all(1.9875691500e-4F), r, V::all(1.3981999507e-3F));
+    p = V::fma(p, r, V::all(8.3334519073e-3F));
+    p = V::fma(p, r, V::all(4.1665795894e-2F));
+    p = V::fma(p, r, V::all(1.6666665459e-1F));
+    p = V::fma(p, r, V::all(5.0000001201e-1F));
+    p = V::fma(p, V::mul(r, r), V::add(r, V::all(1.0F)));
+    return V::scale2(p, n);
+  }
+  static float exp_one(float x) {
+    float lanes[8];
+    V::store(lanes, exp(V::all(x)));
+    return lanes[0];
+  }
+
+  static void rms_norm(const float* x, const float* weight, float epsilon, int n, float* out) {
+    F squares = V::zero();
+    for (int i = 0; i < n; i += 8) {
+      const F v = V::load(x + i);
+      squares = V::fma(v, v, squares);
+    }
+    const float mean = V::sum(squares) / static_cast<float>(n);
+    const F factor = V::all(1.0F / std::sqrt(mean + epsilon));
+    for (int i = 0; i < n; i += 8) {
+      V::store(out + i, V::mul(V::load(weight + i), V::mul(V::load(x + i), factor)));
+    }
+  }
+
+  static void quantize(const float* x, int n, std::int8_t* values, float* scales, float* sums) {
+    for (int block = 0; block < n / kBlock; ++block) {
+      const float* in = x + block * kBlock;
+      F largest = V::abs(V::load(in));
+      for (int i = 8; i < kBlock; i += 8) largest = V::max(largest, V::abs(V::load(in + i)));
+      const float peak = V::max_of(largest);
+      // Below this 127 / peak would overflow; such a block counts as zero.
+      const bool zero = !(peak > 1e-30F);
+      const float scale = zero ? 0.0F : peak / 127.0F;
+      const int sum = V::quantize32(in, zero ? 0.0F : 127.0F / peak, values + block * kBlock);
+      scales[block] = scale;
+      sums[block] = scale * static_cast<float>(sum);
+    }
+  }
+
+  static void swiglu(const float* gate, const float* up, int n, float* out) {
+    for (int i = 0; i < n; i += 8) {
+      const F g = V::load(gate + i);
+      const F sigmoid_inverse = V::add(V::all(1.0F), exp(V::sub(V::zero(), g)));
+      V::store(out + i, V::mul(V::div(g, sigmoid_inverse), V::load(up + i)));
+    }
+  }
+
+  static void rotate(float* head, const float* cosines, const float* sines, int half) {
+    for (int i = 0; i < half; i += 8) {
+      const F a = V::load(head + i);
+      const F b = V::load(head + half + i);
+      const F c = V::load(cosines + i);
+      const F s = V::load(sines + i);
+      V::store(head + i, V::sub(V::mul(a, c), V::mul(b, s)));
+      V::store(head + half + i, V::add(V::mul(b, c), V::mul(a, s)));
+    }
+  }
+
+  // ---- quantized matrices: tiles of `Rows` activations by one group of 8 outputs
+
+  template <Packing P>
+  static constexpr std::size_t kBlockBytes = P == Packing::kQ4_1 ? 160 : P == Packing::kQ4_0 ? 144 : 272;
+
+  template <Packing P, int Rows>
+  static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w, float* y,
+                             const Output& out) {
+    const int blocks = x.columns / kBlock;
+    F total[Rows];
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) total[r] = V::zero();
+    const std::int8_t* values = x.values + static_cast<std::size_t>(row) * x.columns;
+    const float* scales = x.scales + static_cast<std::size_t>(row) * blocks;
+    const float* sums = x.sums + static_cast<std::size_t>(row) * blocks;
+    for (int b = 0; b < blocks; ++b, w += kBlockBytes<P>) {
+      if constexpr (P == Packing::kQ8_0) {
+        const auto octets = V::load_octets(w);
+        const F d = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 256));
+#pragma GCC unroll 4
+        for (int r = 0; r < Rows; ++r) {
+          const F dot = V::dot(octets, values + r * x.columns + b * kBlock);
+          total[r] = V::fma(dot, V::mul(d, V::all(scales[r * blocks + b])), total[r]);
+        }
+      } else {
+        const auto nibbles = V::load_nibbles(w);
+        const F d = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 128));
+        F m;
+        if constexpr (P == Packing::kQ4_1) m = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
+        else m = V::mul(d, V::all(-8.0F));
+#pragma GCC unroll 4
+        for (int r = 0; r < Rows; ++r) {
+          const F dot = V::dot(nibbles, values + r * x.columns + b * kBlock);
+          total[r] = V::fma(dot, V::mul(d, V::all(scales[r * blocks + b])), total[r]);
+          total[r] = V::fma(m, V::all(sums[r * blocks + b]), total[r]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      float* to = y + static_cast<std::size_t>(row + r) * out.stride;
+      V::store(to, out.accumulate ? V::add(V::load(to), total[r]) : total[r]);
+    }
+  }
+
+  template <Packing P>
+  static void multiply_quantized_as(const QuantizedRows& x, const MatrixView& w, int begin, int end,
+                                    Output out) {
+    constexpr int kRowBlock = 64;  // activations that stay in the first cache for a few groups
+    const std::size_t group_bytes = kBlockBytes<P> * static_cast<std::size_t>(w.inputs / kBlock);
+    for (int first = 0; first < x.rows; first += kRowBlock) {
+      const int last = std::min(x.rows, first + kRowBlock);
+      for (int g = begin; g < end; ++g) {
+        const std::uint8_t* at = w.data + group_bytes * static_cast<std::size_t>(g);
+        float* y = out.y + static_cast<std::size_t>(g) * kGroup;
+        int row = first;
+        for (; row + 4 <= last; row += 4) quantized_tile<P, 4>(x, row, at, y, out);
+        for (; row + 2 <= last; row += 2) quantized_tile<P, 2>(x, row, at, y, out);
+        for (; row < last; ++row) quantized_tile<P, 1>(x, row, at, y, out);
+      }
+    }
+  }
+
+  static void multiply_quantized(const QuantizedRows& x, const MatrixView& w, int begin, int end,
+                                 Output out) {
+    switch (w.packing) {
+      case Packing::kQ4_1: return multiply_quantized_as<Packing::kQ4_1>(x, w, begin, end, out);
+      case Packing::kQ4_0: return multiply_quantized_as<Packing::kQ4_0>(x, w, begin, end, out);
+      case Packing::kQ8_0: return multiply_quantized_as<Packing::kQ8_0>(x, w, begin, end, out);
+      default: return;  // plain packings have their own function
+    }
+  }
+
+  // ---- 32 columns of anything plain: weights, keys, values
+
+  struct F32Columns {
+    using Element = float;
+    static void load(const float* p, F& low, F& high) { V::load_columns(p, low, high); }
+  };
+  struct Bf16Columns {
+    using Element = std::uint16_t;
+    static void load(const std::uint16_t* p, F& low, F& high) { V::load_bf16_columns(p, low, high); }
+  };
+  struct Fp16Columns {
+    using Element = std::uint16_t;
+    static void load(const std::uint16_t* p, F& low, F& high) {
+      low = V::load_halves(p);
+      high = V::load_halves(p + 8);
+    }
+  };
+
+  // c[Rows, 32] (+)= a[Rows, count] · b[count, 32], k upwards in one accumulator.
+  template <class Columns, int Rows>
+  static void panel_tile(const float* a, std::size_t a_stride, const typename Columns::Element* b,
+                         int count, float* c, std::size_t c_stride, bool go_on) {
+    F sum[Rows][4];
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        sum[r][i] = go_on ? V::load(c + static_cast<std::size_t>(r) * c_stride + 8 * i) : V::zero();
+      }
+    }
+    for (int k = 0; k < count; ++k, b += kPanel) {
+#pragma GCC unroll 4
+      for (int half = 0; half < 2; ++half) {
+        const float* factors = V::reload(a + k);
+        F low;
+        F high;
+        Columns::load(b + 16 * half, low, high);
+#pragma GCC unroll 4
+        for (int r = 0; r < Rows; ++r) {
+          const F factor = V::all(factors[static_cast<std::size_t>(r) * a_stride]);
+          sum[r][2 * half] = V::fma(factor, low, sum[r][2 * half]);
+          sum[r][2 * half + 1] = V::fma(factor, high, sum[r][2 * half + 1]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) V::store(c + static_cast<std::size_t>(r) * c_stride + 8 * i, sum[r][i]);
+    }
+  }
+
+  // The same for any number of rows.
+  template <class Columns>
+  static void panel_rows(int rows, const float* a, std::size_t a_stride,
+                         const typename Columns::Element* b, int count, float* c,
+                         std::size_t c_stride, bool go_on) {
+    int r = 0;
+    for (; r + 3 <= rows; r += 3) panel_tile<Columns, 3>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride, go_on);
+    if (rows - r == 2) panel_tile<Columns, 2>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride, go_on);
+    if (rows - r == 1) panel_tile<Columns, 1>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride, go_on);
+  }
+
+  template <class Columns>
+  static void multiply_plain_as(const float* x, int rows, const MatrixView& w, int begin, int end,
+                                Output out) {
+    constexpr int kRowBlock = 48;
+    constexpr int kDepth = 128;  // of a panel that stays in the first cache; sums go on, bits do not change
+    alignas(64) float tile[kRowBlock * kPanel];
+    const auto* data = reinterpret_cast<const typename Columns::Element*>(w.data);
+    const auto inputs = static_cast<std::size_t>(w.inputs);
+    for (int panel = begin; panel < end; ++panel) {
+      const auto* b = data + static_cast<std::size_t>(panel) * inputs * kPanel;
+      const int width = std::min(kPanel, w.outputs - panel * kPanel);
+      for (int first = 0; first < rows; first += kRowBlock) {
+        const int count = std::min(kRowBlock, rows - first);
+        for (int k = 0; k < w.inputs; k += kDepth) {
+          panel_rows<Columns>(count, x + static_cast<std::size_t>(first) * inputs + k, inputs,
+                              b + static_cast<std::size_t>(k) * kPanel, std::min(kDepth, w.inputs - k),
+                              tile, kPanel, k > 0);
+        }
+        for (int r = 0; r < count; ++r) {
+          float* y = out.y + static_cast<std::size_t>(first + r) * out.stride + static_cast<std::size_t>(panel) * kPanel;
+          const float* from = tile + r * kPanel;
+          for (int i = 0; i < width; ++i) y[i] = out.accumulate ? y[i] + from[i] : from[i];
+        }
+      }
+    }
+  }
+
+  static void multiply_plain(const float* x, int rows, const MatrixView& w, int begin, int end,
+                             Output out) {
+    switch (w.packing) {
+      case Packing::kF32: return multiply_plain_as<F32Columns>(x, rows, w, begin, end, out);
+      case Packing::kF16: return multiply_plain_as<Fp16Columns>(x, rows, w, begin, end, out);
+      case Packing::kBF16: return multiply_plain_as<Bf16Columns>(x, rows, w, begin, end, out);
+      default: return;
+    }
+  }
+
+  // ---- attention
+
+  // scores → e^(score − maximum) over the first `valid` keys; the rest of the last tile is not read.
+  static void softmax(float* scores, int valid, float& maximum, float& sum) {
+    const F none = V::all(-std::numeric_limits<float>::infinity());
+    F largest = none;
+    for (int i = 0; i < valid; i += 8) {
+      largest = V::max(largest, V::first(valid - i, V::load(scores + i), none));
+    }
+    maximum = V::max_of(largest);
+    const F top = V::all(maximum);
+    F total = V::zero();
+    for (int i = 0; i < valid; i += 8) {
+      const F p = V::first(valid - i, exp(V::sub(V::load(scores + i), top)), V::zero());
+      V::store(scores + i, p);
+      total = V::add(total, p);
+    }
+    sum = V::sum(total);
+  }
+
+  template <class Columns>
+  static void attend(const AttendPage& t) {
+    using Element = typename Columns::Element;
+    const auto* keys = static_cast<const Element*>(t.keys);
+    const auto* values = static_cast<const Element*>(t.values);
+    const auto heads = static_cast<std::size_t>(t.heads);
+    const auto width = static_cast<std::size_t>(t.width);
+    const auto valid = [&](int p) { return std::min(kPage, t.first_valid + p); };
+
+    for (int tile = 0; tile < kPage / kPanel; ++tile) {
+      for (int p = 0; p < t.positions; ++p) {
+        if (valid(p) <= tile * kPanel) continue;
+        panel_rows<Columns>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
+                            keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
+                            t.scores + static_cast<std::size_t>(p) * heads * kPage + tile * kPanel,
+                            kPage, false);
+      }
+    }
+    for (int p = 0; p < t.positions; ++p) {
+      for (std::size_t g = 0; g < heads; ++g) {
+        const std::size_t row = static_cast<std::size_t>(p) * heads + g;
+        softmax(t.scores + row * kPage, valid(p), t.maxima[row], t.sums[row]);
+      }
+    }
+    for (std::size_t column = 0; column < width; column += kPanel) {
+      for (int p = 0; p < t.positions; ++p) {
+        const std::size_t row = static_cast<std::size_t>(p) * heads;
+        panel_rows<Columns>(t.heads, t.scores + row * kPage, kPage, values + column * kPage, valid(p),
+                            t.outputs + row * width + column, width, false);
+      }
+    }
+  }
+
+  static void attend_bf16(const AttendPage& task) { attend<Bf16Columns>(task); }
+  static void attend_f32(const AttendPage& task) { attend<F32Columns>(task); }
+
+  static void merge(float& maximum, float& sum, float* output, float page_maximum, float page_sum,
+                    const float* page_output, int width) {
+    const float top = maximum > page_maximum ? maximum : page_maximum;
+    const F before = V::all(exp_one(maximum - top));
+    const F page = V::all(exp_one(page_maximum - top));
+    float lanes[8];
+    V::store(lanes, V::fma(V::all(page_sum), page, V::mul(V::all(sum), before)));
+    sum = lanes[0];
+    maximum = top;
+    for (int i = 0; i < width; i += 8) {
+      V::store(output + i, V::fma(V::load(page_output + i), page, V::mul(V::load(output + i), before)));
+    }
+  }
+
+  static void scale(float* x, float factor, int n) {
+    for (int i = 0; i < n; i += 8) V::store(x + i, V::mul(V::load(x + i), V::all(factor)));
+  }
+  static void divide(const float* x, float divisor, int n, float* out) {
+    for (int i = 0; i < n; i += 8) V::store(out + i, V::div(V::load(x + i), V::all(divisor)));
+  }
+
+  static constexpr Kernels table(const char* name) {
+    return {name,        rms_norm,    quantize,   swiglu, rotate, multiply_quantized, multiply_plain,
+            attend_bf16, attend_f32, merge, scale,  divide};
+  }
+};
+
+}  // namespace kvfs::model::cpu

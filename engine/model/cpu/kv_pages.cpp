@@ -1,0 +1,226 @@
+#include "engine/model/cpu/kv_pages.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "engine/model/cpu/kernels.h"
+#include "engine/model/dequantize.h"
+
+namespace kvfs::model::cpu {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+
+std::size_t key_index(int width, int slot, int dimension, bool bf16) {
+  const int in_tile = slot % kPanel;
+  const int column = bf16 ? bf16_slot(in_tile) : in_tile;
+  return static_cast<std::size_t>((slot / kPanel * width + dimension) * kPanel + column);
+}
+std::size_t value_index(int slot, int dimension, bool bf16) {
+  const int in_tile = dimension % kPanel;
+  const int column = bf16 ? bf16_slot(in_tile) : in_tile;
+  return static_cast<std::size_t>((dimension / kPanel * kPage + slot) * kPanel + column);
+}
+
+template <class Element>
+Element narrowed(float x) {
+  if constexpr (sizeof(Element) == 2) return float_to_bf16(x);
+  else return x;
+}
+
+template <class Element>
+void put_one(std::uint8_t* keys, std::uint8_t* values, int width, int slot, const float* key, const float* value) {
+  constexpr bool kBf16 = sizeof(Element) == 2;
+  auto* k = reinterpret_cast<Element*>(keys);
+  auto* v = reinterpret_cast<Element*>(values);
+  for (int i = 0; i < width; ++i) {
+    k[key_index(width, slot, i, kBf16)] = narrowed<Element>(key[i]);
+    v[value_index(slot, i, kBf16)] = narrowed<Element>(value[i]);
+  }
+}
+
+// Copies between the page's order and plain rows, either way.
+template <class Element, bool kOut>
+void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count, std::uint8_t* plain_keys,
+              std::uint8_t* plain_values) {
+  constexpr bool kBf16 = sizeof(Element) == 2;
+  const auto copy = [](std::uint8_t* inside, std::size_t at, std::uint8_t* plain, std::size_t index) {
+    std::uint8_t* a = inside + at * sizeof(Element);
+    std::uint8_t* b = plain + index * sizeof(Element);
+    if constexpr (kOut) std::memcpy(b, a, sizeof(Element));
+    else std::memcpy(a, b, sizeof(Element));
+  };
+  for (int slot = 0; slot < count; ++slot) {
+    for (int i = 0; i < width; ++i) {
+      const auto index = static_cast<std::size_t>(slot * width + i);
+      copy(keys, key_index(width, slot, i, kBf16), plain_keys, index);
+      copy(values, value_index(slot, i, kBf16), plain_values, index);
+    }
+  }
+}
+
+}  // namespace
+
+std::size_t PageShape::side_bytes() const {
+  return static_cast<std::size_t>(kPage) * static_cast<std::size_t>(width) * size_of(dtype);
+}
+std::size_t PageShape::page_bytes() const {
+  return side_bytes() * 2 * static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(layers);
+}
+
+Page::Page(PagePool& pool)
+    : pool_(pool),
+      data_(static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, pool.shape().page_bytes())),
+            [](std::uint8_t* p) { std::free(p); }) {
+  if (data_ == nullptr) throw std::bad_alloc();
+  pool_.used_ += pool_.shape_.page_bytes();
+}
+Page::~Page() { pool_.used_ -= pool_.shape_.page_bytes(); }
+
+const std::uint8_t* Page::side(int layer, int head, int which) const {
+  const PageShape& s = pool_.shape_;
+  return data_.get() + s.side_bytes() * static_cast<std::size_t>((layer * 2 + which) * s.kv_heads + head);
+}
+std::uint8_t* Page::side(int layer, int head, int which) {
+  return const_cast<std::uint8_t*>(static_cast<const Page*>(this)->side(layer, head, which));
+}
+
+void Page::put(int layer, int head, int slot, const float* key, const float* value) {
+  const PageShape& s = pool_.shape_;
+  const auto put = s.dtype == DType::kF32 ? put_one<float> : put_one<std::uint16_t>;
+  put(side(layer, head, 0), side(layer, head, 1), s.width, slot, key, value);
+}
+
+void Page::write(int layer, int head, int count, ByteSpan key, ByteSpan value) {
+  const PageShape& s = pool_.shape_;
+  const auto write = s.dtype == DType::kF32 ? exchange<float, false> : exchange<std::uint16_t, false>;
+  write(side(layer, head, 0), side(layer, head, 1), s.width, count, const_cast<std::uint8_t*>(key.data()),
+        const_cast<std::uint8_t*>(value.data()));
+}
+
+void Page::read(int layer, int head, int count, MutableByteSpan key, MutableByteSpan value) const {
+  const PageShape& s = pool_.shape_;
+  const auto read = s.dtype == DType::kF32 ? exchange<float, true> : exchange<std::uint16_t, true>;
+  read(const_cast<std::uint8_t*>(side(layer, head, 0)), const_cast<std::uint8_t*>(side(layer, head, 1)),
+       s.width, count, key.data(), value.data());
+}
+
+void Page::copy_from(const Page& other) {
+  std::memcpy(data_.get(), other.data_.get(), pool_.shape_.page_bytes());
+}
+
+bool PagePool::has_room(std::size_t pages) const {
+  return used_ + pages * shape_.page_bytes() <= budget_;
+}
+
+Result<std::shared_ptr<Page>> PagePool::make_page() {
+  const auto mib = [](std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  if (!has_room(1)) {
+    return fail(ErrorCode::kTooLarge, "memory for attention state",
+                mib(used_) + " in use, " + mib(shape_.page_bytes()) + " more wanted, the budget is " + mib(budget_),
+                "wait for other jobs or raise the budget");
+  }
+  try {
+    return std::make_shared<Page>(*this);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::kTooLarge, "memory for attention state", "the system has none left");
+  }
+}
+
+Status PagedSequence::make_own(PagePool& pool, std::size_t index) {
+  if (index < pages_.size() && pages_[index].use_count() == 1) return {};
+  KVFS_ASSIGN(std::shared_ptr<Page> page, pool.make_page());
+  if (index < pages_.size()) {
+    page->copy_from(*pages_[index]);
+    pages_[index] = std::move(page);
+  } else {
+    pages_.push_back(std::move(page));
+  }
+  return {};
+}
+
+Status PagedSequence::reserve(PagePool& pool, int count) {
+  if (count <= 0) return {};
+  const std::size_t before = pages_.size();
+  const auto first = static_cast<std::size_t>(next_pos_ / kPage);
+  const auto last = static_cast<std::size_t>((next_pos_ + count - 1) / kPage);
+  for (std::size_t index = first; index <= last; ++index) {
+    if (Status made = make_own(pool, index); !made) {
+      pages_.resize(std::min(before, pages_.size()));
+      return made;
+    }
+  }
+  return {};
+}
+
+void PagedSequence::truncate(Position end) {
+  next_pos_ = end;
+  pages_.resize(std::min(pages_.size(), static_cast<std::size_t>((end + kPage - 1) / kPage)));
+  filled_.clear();
+}
+
+std::unique_ptr<PagedSequence> PagedSequence::fork() const {
+  auto copy = std::make_unique<PagedSequence>();
+  copy->pages_ = pages_;
+  copy->next_pos_ = next_pos_;
+  return copy;
+}
+
+Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
+  const PageShape& s = pool.shape();
+  const std::string what = "KV of layer " + std::to_string(piece.layer);
+  const std::size_t count = piece.positions.size();
+  if (piece.layer >= s.layers || piece.head_count == 0 || piece.head_begin + piece.head_count > s.kv_heads ||
+      count == 0 || count > static_cast<std::size_t>(kPage)) {
+    return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
+  }
+  const std::size_t row = static_cast<std::size_t>(s.width) * size_of(s.dtype);
+  if (piece.key.size() != piece.head_count * count * row || piece.value.size() != piece.key.size()) {
+    return fail(ErrorCode::kInvalid, what, "the bytes are not heads × positions × width of the model's KV type");
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (piece.positions[i] != piece.positions[0] + static_cast<Position>(i) || piece.positions[0] % kPage != 0 ||
+        piece.positions[0] < 0) {
+      return fail(ErrorCode::kUnsupported, what, "positions are missing inside the block");
+    }
+  }
+  const auto index = static_cast<std::size_t>(piece.positions[0] / kPage);
+  if (index > pages_.size()) return fail(ErrorCode::kInvalid, what, "blocks must come in ascending order");
+  KVFS_TRY(make_own(pool, index));
+
+  if (filled_.size() <= index) filled_.resize(index + 1);
+  std::vector<std::int16_t>& filled = filled_[index];
+  filled.resize(static_cast<std::size_t>(s.layers * s.kv_heads), 0);
+  const ByteSpan keys(piece.key);
+  const ByteSpan values(piece.value);
+  for (std::size_t h = 0; h < piece.head_count; ++h) {
+    const int head = piece.head_begin + static_cast<int>(h);
+    pages_[index]->write(piece.layer, head, static_cast<int>(count), keys.subspan(h * count * row, count * row),
+                         values.subspan(h * count * row, count * row));
+    filled[static_cast<std::size_t>(piece.layer * s.kv_heads + head)] = static_cast<std::int16_t>(count);
+  }
+  return {};
+}
+
+Status PagedSequence::set_next_pos(Position next_pos) {
+  const std::string what = "set the next position to " + std::to_string(next_pos);
+  if (next_pos < 0 || next_pos > static_cast<Position>(pages_.size()) * kPage) {
+    return fail(ErrorCode::kInvalid, what, "there is KV for " + std::to_string(pages_.size()) + " blocks only");
+  }
+  for (std::size_t page = 0; page * kPage < static_cast<std::size_t>(next_pos); ++page) {
+    const int needed = std::min(kPage, next_pos - static_cast<int>(page) * kPage);
+    const int known = std::clamp(next_pos_ - static_cast<int>(page) * kPage, 0, kPage);
+    const bool put = page < filled_.size() && !filled_[page].empty();
+    const int least = put ? *std::min_element(filled_[page].begin(), filled_[page].end()) : known;
+    if (least < needed && known < needed) {
+      return fail(ErrorCode::kInvalid, what,
+                  "block " + std::to_string(page) + " lacks KV of some layer or head");
+    }
+  }
+  truncate(next_pos);
+  return {};
+}
+
+}  // namespace kvfs::model::cpu

@@ -1,0 +1,104 @@
+// Paged KV in memory: 256 positions of all layers a page, shared between forks, copied on write.
+//
+// A page's inside is laid out for the attention kernels: keys [layer, head, 8, width, 32] (a tile
+// of 32 neighbouring keys, dimension by dimension), values [layer, head, width / 32, 256, 32].
+// bf16 pages keep each 16 columns in bf16_slot order. read() and write() speak the plain layout.
+//
+// Owned by the engine thread, like the model. Pages count their bytes in the pool, which must
+// outlive them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "codec/base/bytes.h"
+#include "codec/base/dtype.h"
+#include "codec/base/kv.h"
+#include "engine/model/model.h"
+
+namespace kvfs::model::cpu {
+
+struct PageShape {
+  int layers = 0;
+  int kv_heads = 0;
+  int width = 0;
+  DType dtype = DType::kBF16;  // or kF32
+  std::size_t side_bytes() const;   // keys (or values) of one head of one layer
+  std::size_t page_bytes() const;
+};
+
+class PagePool;
+
+class Page {
+ public:
+  explicit Page(PagePool& pool);
+  ~Page();
+  Page(const Page&) = delete;
+  Page& operator=(const Page&) = delete;
+
+  const std::uint8_t* keys(int layer, int head) const { return side(layer, head, 0); }
+  const std::uint8_t* values(int layer, int head) const { return side(layer, head, 1); }
+
+  // One position's key and value of one head, fp32, rounded to the page's type. Different positions
+  // or heads may be written by different threads at once.
+  void put(int layer, int head, int slot, const float* key, const float* value);
+  // Plain rows of `count` positions from slot 0 on, [count, width] of the page's type.
+  void write(int layer, int head, int count, ByteSpan key, ByteSpan value);
+  void read(int layer, int head, int count, MutableByteSpan key, MutableByteSpan value) const;
+  void copy_from(const Page& other);
+
+ private:
+  const std::uint8_t* side(int layer, int head, int which) const;
+  std::uint8_t* side(int layer, int head, int which);
+
+  PagePool& pool_;
+  std::unique_ptr<std::uint8_t[], void (*)(std::uint8_t*)> data_;
+};
+
+// Counts pages against a budget.
+class PagePool {
+ public:
+  PagePool(const PageShape& shape, std::uint64_t budget) : shape_(shape), budget_(budget) {}
+  const PageShape& shape() const { return shape_; }
+  std::uint64_t used() const { return used_; }
+  std::uint64_t budget() const { return budget_; }
+  bool has_room(std::size_t pages) const;
+  Result<std::shared_ptr<Page>> make_page();  // kTooLarge
+
+ private:
+  friend class Page;
+  PageShape shape_;
+  std::uint64_t budget_;
+  std::uint64_t used_ = 0;
+};
+
+// Owners of a page: the sequences (forks) whose histories share it.
+class PagedSequence final : public Sequence {
+ public:
+  Position next_pos() const override { return next_pos_; }
+  const Page& page(int index) const { return *pages_[static_cast<std::size_t>(index)]; }
+  Page& page(int index) { return *pages_[static_cast<std::size_t>(index)]; }
+  int pages() const { return static_cast<int>(pages_.size()); }
+
+  // Makes positions next_pos … next_pos + count − 1 writable: new pages, and a copy of a shared
+  // partial one. kTooLarge leaves everything as it was.
+  Status reserve(PagePool& pool, int count);
+  void advance(int count) { next_pos_ += count; }
+  void truncate(Position end);
+  std::unique_ptr<PagedSequence> fork() const;
+
+  Status put_in(PagePool& pool, const KvPiece& piece);
+  Status set_next_pos(Position next_pos);
+
+ private:
+  Status make_own(PagePool& pool, std::size_t index);  // a page nobody else sees
+
+  std::vector<std::shared_ptr<Page>> pages_;
+  Position next_pos_ = 0;
+  // Positions that put_in has filled since the last set_next_pos: [page][layer · kv_heads + head].
+  std::vector<std::vector<std::int16_t>> filled_;
+};
+
+}  // namespace kvfs::model::cpu

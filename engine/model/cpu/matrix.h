@@ -1,0 +1,55 @@
+// A weight matrix and how it is multiplied: packed for the kernels of this folder, or libtorch's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "codec/base/result.h"
+#include "codec/container/gguf.h"
+#include "engine/model/cpu/fork_join.h"
+#include "engine/model/cpu/kernels.h"
+
+namespace kvfs::model::cpu {
+
+// Activations: fp32, and the same as int8 when a matrix wants_quantized().
+struct Activations {
+  const float* values;      // [rows, inputs]
+  QuantizedRows quantized;
+  int rows;
+  bool reading;             // a prompt's rows, else generated tokens
+};
+
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  virtual bool wants_quantized() const = 0;
+  virtual std::uint64_t bytes() const = 0;
+  // out.y[row · stride + output] for all outputs; up to 7 floats after a row's last output are
+  // overwritten, so rows are padded to a multiple of 8. kIo, kInternal: libtorch refused.
+  virtual Status multiply(const Activations& in, Output out, ForkJoin& pool) const = 0;
+};
+
+// Rows of one or more tensors of one kind and the same inputs, one below the other.
+struct RowSource {
+  const container::GgufTensor* tensor;
+  int rows;
+  int permuted_head_width;  // 0: rows as they are; else rows are taken by unpermuted_row()
+};
+struct Rows {
+  std::vector<RowSource> sources;
+  int inputs() const { return static_cast<int>(sources.front().tensor->dims[0]); }
+  int count() const;
+  ByteSpan row(int index) const;  // as the file has it
+  container::GgmlType type() const { return sources.front().tensor->type; }
+};
+
+// For the kernels: quantized kinds stay quantized, plain kinds keep their width.
+std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool);
+// fp32 through libtorch, rows padded to 64 (reading) or 16 (generating): a GEMM's shape decides its
+// rounding, so it never varies.
+Result<std::unique_ptr<Matrix>> torch_matrix(const Rows& rows, ForkJoin& pool);
+void set_torch_threads(int threads);
+
+}  // namespace kvfs::model::cpu

@@ -1,0 +1,145 @@
+// Eight fp32 lanes on AVX2, FMA and F16C: one of the two machines the kernels are written for.
+//
+// Included only by files compiled with -mavx2 -mfma -mf16c -ffp-contract=off. The portable machine
+// (simd_portable.h) does the same operations on the same lanes in the same order: equal bits.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace kvfs::model::cpu {
+
+struct Avx2 {
+  using F = __m256;
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F all(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }  // a·b + c, rounded once
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }            // b when unordered
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), a); }
+  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+  // The same pointer, but the compiler forgets what it has loaded through it: twelve sums and what
+  // feeds them fill the sixteen registers, one broadcast kept too long spills a sum.
+  static const float* reload(const float* p) {
+    asm("" : "+r"(p));
+    return p;
+  }
+  // Lanes below n from a, the others from b.
+  static F first(int n, F a, F b) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane);
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask));
+  }
+  // x · 2^n for integral n with both within the normal range.
+  static F scale2(F x, F n) {
+    const __m256i bits = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), bits));
+  }
+  static float sum(F x) {  // ((0+4)+(2+6)) + ((1+5)+(3+7))
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+  static float max_of(F x) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  // Sixteen columns of a panel, see panel_slot() in layout.h.
+  static void load_columns(const float* p, F& low, F& high) {
+    low = _mm256_loadu_ps(p);
+    high = _mm256_loadu_ps(p + 8);
+  }
+  static void load_bf16_columns(const std::uint16_t* p, F& low, F& high) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    low = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-65536)));
+  }
+  static F load_halves(const std::uint16_t* p) {  // 8 fp16, in order
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+
+  // One block (32 inputs) of eight outputs' weights, ready to be multiplied.
+  struct Nibbles {
+    __m256i group[8];  // [4 inputs of group g] × [8 outputs], unsigned
+  };
+  static Nibbles load_nibbles(const std::uint8_t* p) {
+    const __m256i low = _mm256_set1_epi8(15);
+    Nibbles w;
+#pragma GCC unroll 8
+    for (int g = 0; g < 4; ++g) {
+      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * g));
+      w.group[g] = _mm256_and_si256(x, low);
+      w.group[g + 4] = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+    }
+    return w;
+  }
+  // Exact: 8 products of pairs, each at most 2·15·127, fit 16 bits.
+  static F dot(const Nibbles& w, const std::int8_t* a) {
+    __m256i even = _mm256_maddubs_epi16(w.group[0], four(a));
+    __m256i odd = _mm256_maddubs_epi16(w.group[1], four(a + 4));
+#pragma GCC unroll 8
+    for (int g = 2; g < 8; g += 2) {
+      even = _mm256_add_epi16(even, _mm256_maddubs_epi16(w.group[g], four(a + 4 * g)));
+      odd = _mm256_add_epi16(odd, _mm256_maddubs_epi16(w.group[g + 1], four(a + 4 * g + 4)));
+    }
+    const __m256i pairs = _mm256_add_epi16(even, odd);
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+
+  struct Octets {
+    const std::uint8_t* at;  // too many for registers: read where they are
+  };
+  static Octets load_octets(const std::uint8_t* p) { return {p}; }
+  // |w|·(±a): a pair is at most 2·128·127, within 16 bits.
+  static F dot(const Octets& w, const std::int8_t* a) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i total = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; ++g) {
+      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.at + 32 * g));
+      const __m256i pairs =
+          _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(four(a + 4 * g), x));
+      total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
+    }
+    return _mm256_cvtepi32_ps(total);
+  }
+
+  // 32 values, times factor, to the nearest integers (ties to even) within ±127; their sum.
+  static int quantize32(const float* x, float factor, std::int8_t* out) {
+    const F f = all(factor);
+    __m256i q[4];
+    __m256i total = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; ++i) {
+      q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + 8 * i), f));
+      q[i] = _mm256_max_epi32(_mm256_min_epi32(q[i], _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
+      total = _mm256_add_epi32(total, q[i]);
+    }
+    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), bytes);
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi32(s, 1);
+  }
+
+ private:
+  static __m256i four(const std::int8_t* a) {
+    std::int32_t word;
+    __builtin_memcpy(&word, a, 4);
+    return _mm256_set1_epi32(word);
+  }
+};
+
+}  // namespace kvfs::model::cpu

@@ -1,0 +1,118 @@
+// Eight fp32 lanes in plain C++: what simd_avx2.h does, operation by operation, on any machine.
+// It is the proof of the fast kernels, and slow.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "engine/model/dequantize.h"
+
+namespace kvfs::model::cpu {
+
+struct Portable {
+  using F = std::array<float, 8>;
+
+  static F zero() { return {}; }
+  static F all(float x) { return {x, x, x, x, x, x, x, x}; }
+  static F load(const float* p) { return each([&](int i) { return p[i]; }); }
+  static void store(float* p, const F& x) {
+    for (int i = 0; i < 8; ++i) p[i] = x[i];
+  }
+  static F add(const F& a, const F& b) { return each([&](int i) { return a[i] + b[i]; }); }
+  static F sub(const F& a, const F& b) { return each([&](int i) { return a[i] - b[i]; }); }
+  static F mul(const F& a, const F& b) { return each([&](int i) { return a[i] * b[i]; }); }
+  static F div(const F& a, const F& b) { return each([&](int i) { return a[i] / b[i]; }); }
+  static F fma(const F& a, const F& b, const F& c) {
+    return each([&](int i) { return std::fma(a[i], b[i], c[i]); });
+  }
+  static F max(const F& a, const F& b) { return each([&](int i) { return a[i] > b[i] ? a[i] : b[i]; }); }
+  static F min(const F& a, const F& b) { return each([&](int i) { return a[i] < b[i] ? a[i] : b[i]; }); }
+  static F abs(const F& a) { return each([&](int i) { return std::fabs(a[i]); }); }
+  static F round(const F& a) { return each([&](int i) { return std::nearbyint(a[i]); }); }
+  static const float* reload(const float* p) { return p; }
+  static F first(int n, const F& a, const F& b) { return each([&](int i) { return i < n ? a[i] : b[i]; }); }
+  static F scale2(const F& x, const F& n) {
+    return each([&](int i) {
+      const auto shift = static_cast<std::uint32_t>(to_int(n[i])) << 23;
+      return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x[i]) + shift);
+    });
+  }
+  static float sum(const F& x) {
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+  }
+  static float max_of(const F& x) {
+    const auto larger = [](float a, float b) { return a > b ? a : b; };
+    return larger(larger(larger(x[0], x[4]), larger(x[2], x[6])),
+                  larger(larger(x[1], x[5]), larger(x[3], x[7])));
+  }
+
+  static void load_columns(const float* p, F& low, F& high) {
+    low = load(p);
+    high = load(p + 8);
+  }
+  static void load_bf16_columns(const std::uint16_t* p, F& low, F& high) {
+    low = each([&](int i) { return bf16_to_float(p[2 * i]); });
+    high = each([&](int i) { return bf16_to_float(p[2 * i + 1]); });
+  }
+  static F load_halves(const std::uint16_t* p) {
+    return each([&](int i) { return fp16_to_float(p[i]); });
+  }
+
+  struct Nibbles {
+    const std::uint8_t* at;
+  };
+  static Nibbles load_nibbles(const std::uint8_t* p) { return {p}; }
+  static F dot(const Nibbles& w, const std::int8_t* a) {
+    return each([&](int row) {
+      int total = 0;
+      for (int k = 0; k < 32; ++k) {
+        const int group = k / 4;
+        const int byte = w.at[32 * (group % 4) + 4 * row + k % 4];
+        total += (group < 4 ? byte & 15 : byte >> 4) * a[k];
+      }
+      return static_cast<float>(total);
+    });
+  }
+  struct Octets {
+    const std::uint8_t* at;
+  };
+  static Octets load_octets(const std::uint8_t* p) { return {p}; }
+  static F dot(const Octets& w, const std::int8_t* a) {
+    return each([&](int row) {
+      int total = 0;
+      for (int k = 0; k < 32; ++k) {
+        total += static_cast<std::int8_t>(w.at[32 * (k / 4) + 4 * row + k % 4]) * a[k];
+      }
+      return static_cast<float>(total);
+    });
+  }
+
+  static int quantize32(const float* x, float factor, std::int8_t* out) {
+    int total = 0;
+    for (int i = 0; i < 32; ++i) {
+      const int q = std::max(std::min(to_int(x[i] * factor), 127), -127);
+      out[i] = static_cast<std::int8_t>(q);
+      total += q;
+    }
+    return total;
+  }
+
+ private:
+  template <class Fn>
+  static F each(Fn fn) {
+    F out;
+    for (int i = 0; i < 8; ++i) out[i] = fn(i);
+    return out;
+  }
+  // Nearest, ties to even; what does not fit is the lowest int, as the instruction has it.
+  static int to_int(float x) {
+    if (!(std::fabs(x) < 2147483648.0F)) return std::numeric_limits<int>::min();
+    return static_cast<int>(std::nearbyint(x));
+  }
+};
+
+}  // namespace kvfs::model::cpu

@@ -1,0 +1,208 @@
+#include "engine/model/cuda/forward.h"
+
+#include <ATen/cuda/CUDAContext.h>
+
+#include <algorithm>
+
+#include "engine/model/cuda/cuda_model.h"
+
+namespace kvfs::model::cuda {
+namespace {
+
+constexpr int kAttentionRows = 128;  // rows of one attention launch when reading: bounds its scratch
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw ForwardError(error);
+}
+
+template <class T>
+constexpr at::ScalarType kType = at::kFloat;
+template <>
+constexpr at::ScalarType kType<__nv_bfloat16> = at::kBFloat16;
+
+template <class T>
+class TypedForward final : public Forward {
+ public:
+  TypedForward(const LlamaConfig& config, const Weights& weights, const PageShape& pages, at::Device device)
+      : config_(config), weights_(weights), pages_(pages), device_(device) {
+    const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
+    const auto narrow = fp32.dtype(kType<T>);
+    residual_ = at::zeros({kGridRows, config.width}, fp32);
+    normed_ = at::zeros({kGridRows, config.width}, narrow);
+    qkv_ = at::zeros({kGridRows, qkv_width()}, fp32);
+    attended_ = at::zeros({kGridRows, config.heads * config.head_width}, narrow);
+    projected_ = at::zeros({kGridRows, config.width}, fp32);
+    gate_up_ = at::zeros({kGridRows, 2 * config.ffn_width}, fp32);
+    activated_ = at::zeros({kGridRows, config.ffn_width}, narrow);
+    logits_ = at::zeros({kMaxBatch, config.vocab}, fp32);
+  }
+
+  void read(const DeviceSequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) override {
+    const int count = static_cast<int>(tokens.size());
+    const int first = sequence.next_pos() % kGridRows;
+    std::vector<RowPlace> places;
+    for (int i = 0; i < count; ++i) places.push_back({sequence.next_pos() + i, 0});
+    const Batch batch = upload(tokens, places, {&sequence});
+    check(embed(weights<T>(weights_.embedding), batch.tokens.template data_ptr<std::int32_t>(), count,
+                config_.width, row(residual_, first), stream()));
+    for (int layer = 0; layer < config_.layers; ++layer) {
+      const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+      norm(w.attn_norm, first, count);
+      multiply(qkv_, normed_, w.qkv);
+      attend(batch, layer, first, count, true);
+      multiply(projected_, attended_, w.out);
+      add_projected(first, count);
+      norm(w.ffn_norm, first, count);
+      multiply(gate_up_, normed_, w.gate_up);
+      activate(first, count);
+      multiply(projected_, activated_, w.down);
+      add_projected(first, count);
+    }
+    if (!logits.empty()) {
+      norm(weights_.output_norm, first + count - 1, 1);
+      check(linear_rows(weights<T>(weights_.output), row<T>(normed_, first + count - 1), 1, config_.vocab,
+                        config_.width, false, row(logits_, 0), stream()));
+      download(0, logits);
+    }
+    check(cudaStreamSynchronize(stream()));
+  }
+
+  void generate(std::span<const Row> rows) override {
+    const int count = static_cast<int>(rows.size());
+    std::vector<TokenId> tokens;
+    std::vector<RowPlace> places;
+    std::vector<const DeviceSequence*> sequences;
+    int first_page = 0;
+    for (const Row& each : rows) {
+      tokens.push_back(each.token);
+      places.push_back({each.sequence->next_pos(), first_page});
+      sequences.push_back(each.sequence);
+      first_page += each.sequence->pages();
+    }
+    const Batch batch = upload(tokens, places, sequences);
+    check(embed(weights<T>(weights_.embedding), batch.tokens.template data_ptr<std::int32_t>(), count,
+                config_.width, row(residual_, 0), stream()));
+    for (int layer = 0; layer < config_.layers; ++layer) {
+      const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+      norm(w.attn_norm, 0, count);
+      rows_times(w.qkv, normed_, count, false, qkv_);
+      attend(batch, layer, 0, count, false);
+      rows_times(w.out, attended_, count, true, residual_);
+      norm(w.ffn_norm, 0, count);
+      rows_times(w.gate_up, normed_, count, false, gate_up_);
+      activate(0, count);
+      rows_times(w.down, activated_, count, true, residual_);
+    }
+    norm(weights_.output_norm, 0, count);
+    rows_times(weights_.output, normed_, count, false, logits_);
+    for (int i = 0; i < count; ++i) download(i, rows[static_cast<std::size_t>(i)].logits);
+    check(cudaStreamSynchronize(stream()));
+  }
+
+ private:
+  struct Batch {
+    at::Tensor tokens;     // int32 [rows]
+    at::Tensor places;     // RowPlace [rows]
+    at::Tensor addresses;  // void* [pages of all sequences]
+    int most_pages = 0;    // of one sequence's visible history
+  };
+
+  static cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
+  std::int64_t qkv_width() const {
+    return std::int64_t{config_.heads + 2 * config_.kv_heads} * config_.head_width;
+  }
+  HeadShape heads() const { return {config_.heads, config_.kv_heads, config_.head_width}; }
+
+  template <class E>
+  static const E* weights(const at::Tensor& tensor) { return static_cast<const E*>(tensor.const_data_ptr()); }
+  template <class E = float>
+  static E* row(const at::Tensor& tensor, std::int64_t index) {
+    return static_cast<E*>(tensor.data_ptr()) + index * tensor.size(1);
+  }
+
+  // Host memory is pageable, so the copies are done when these calls return.
+  at::Tensor to_device(const void* data, std::size_t bytes) const {
+    at::Tensor out = at::empty({static_cast<std::int64_t>(bytes)},
+                               at::TensorOptions().dtype(at::kByte).device(device_));
+    check(cudaMemcpyAsync(out.data_ptr(), data, bytes, cudaMemcpyHostToDevice, stream()));
+    check(cudaStreamSynchronize(stream()));
+    return out;
+  }
+  Batch upload(std::span<const TokenId> tokens, const std::vector<RowPlace>& places,
+               const std::vector<const DeviceSequence*>& sequences) const {
+    Batch batch;
+    std::vector<void*> addresses;
+    for (const DeviceSequence* sequence : sequences) {
+      for (int i = 0; i < sequence->pages(); ++i) addresses.push_back(sequence->page_address(i));
+    }
+    for (const RowPlace& place : places) {
+      batch.most_pages = std::max(batch.most_pages, place.position / kBlockTokens + 1);
+    }
+    batch.tokens = to_device(tokens.data(), tokens.size_bytes()).view(at::kInt);
+    batch.places = to_device(places.data(), places.size() * sizeof(RowPlace));
+    batch.addresses = to_device(addresses.data(), addresses.size() * sizeof(void*));
+    return batch;
+  }
+  void download(int index, std::span<float> out) const {
+    check(cudaMemcpyAsync(out.data(), row(logits_, index), out.size_bytes(), cudaMemcpyDeviceToHost, stream()));
+  }
+
+  void norm(const at::Tensor& weight, int first, int count) {
+    check(rms_norm(row(residual_, first), weight.const_data_ptr<float>(), count, config_.width,
+                   config_.rms_epsilon, row<T>(normed_, first), stream()));
+  }
+  // [kGridRows, k] · [n, k]ᵀ, always of this one shape.
+  void multiply(at::Tensor& out, const at::Tensor& in, const at::Tensor& w) const {
+    if constexpr (std::is_same_v<T, float>) {
+      at::mm_out(out, in, w.t());
+    } else {
+      at::mm_out(out, in, w.t(), at::kFloat);
+    }
+  }
+  void rows_times(const at::Tensor& w, const at::Tensor& in, int count, bool accumulate, at::Tensor& out) const {
+    check(linear_rows(weights<T>(w), row<T>(in, 0), count, static_cast<int>(w.size(0)),
+                      static_cast<int>(w.size(1)), accumulate, row(out, 0), stream()));
+  }
+  void attend(const Batch& batch, int layer, int first, int count, bool one_sequence) {
+    const KvPlace kv{static_cast<void* const*>(batch.addresses.const_data_ptr()),
+                     pages_.offset(layer, 0), pages_.offset(layer, 1)};
+    const auto* places = static_cast<const RowPlace*>(batch.places.const_data_ptr());
+    check(rope_and_store<T>(row(qkv_, first), weights_.frequencies.template const_data_ptr<float>(),
+                            places, count, heads(), kv, stream()));
+    const auto scratch = static_cast<std::int64_t>(
+        attention_scratch(std::min(count, kAttentionRows), batch.most_pages, heads()));
+    if (!partial_.defined() || partial_.numel() < scratch) {
+      partial_ = at::empty({scratch}, at::TensorOptions().dtype(at::kFloat).device(device_));
+    }
+    for (int begin = 0; begin < count; begin += kAttentionRows) {
+      const int rows = std::min(kAttentionRows, count - begin);
+      check(attention(row(qkv_, first + begin), places + begin, rows, one_sequence, batch.most_pages,
+                      heads(), kv, partial_.data_ptr<float>(), row<T>(attended_, first + begin), stream()));
+    }
+  }
+  void activate(int first, int count) {
+    check(swiglu(row(gate_up_, first), count, config_.ffn_width, row<T>(activated_, first), stream()));
+  }
+  void add_projected(int first, int count) {
+    check(add(row(residual_, first), row(projected_, first), std::int64_t{count} * config_.width, stream()));
+  }
+
+  const LlamaConfig& config_;
+  const Weights& weights_;
+  PageShape pages_;
+  at::Device device_;
+  // [kGridRows, …]; rows that no token sits in hold numbers of earlier slices.
+  at::Tensor residual_, normed_, qkv_, attended_, projected_, gate_up_, activated_;
+  at::Tensor logits_;   // [kMaxBatch, vocab]
+  at::Tensor partial_;  // attention's scratch
+};
+
+}  // namespace
+
+std::unique_ptr<Forward> make_forward(const LlamaConfig& config, const Weights& weights,
+                                      const PageShape& pages, at::Device device) {
+  if (pages.dtype == DType::kF32) return std::make_unique<TypedForward<float>>(config, weights, pages, device);
+  return std::make_unique<TypedForward<__nv_bfloat16>>(config, weights, pages, device);
+}
+
+}  // namespace kvfs::model::cuda

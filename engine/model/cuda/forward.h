@@ -1,0 +1,44 @@
+// The forward pass on the device, for rows of both paths. Engine thread only; throws libtorch's
+// exceptions, and ForwardError for a launch that failed.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "engine/model/cuda/kernels.h"
+#include "engine/model/cuda/pages.h"
+#include "engine/model/cuda/weights.h"
+
+namespace kvfs::model::cuda {
+
+struct ForwardError : std::runtime_error {
+  explicit ForwardError(cudaError_t error) : std::runtime_error(cudaGetErrorString(error)) {}
+};
+
+class Forward {
+ public:
+  virtual ~Forward() = default;
+
+  // Reads tokens at the sequence's next positions, whose pages are reserved; they must not cross a
+  // multiple of kGridRows. logits: empty, or [vocab] for the last token.
+  virtual void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
+                    std::span<float> logits) = 0;
+
+  // Generates: one token for each of up to kMaxBatch sequences; logits one after the other, [vocab] each.
+  struct Row {
+    const DeviceSequence* sequence;
+    TokenId token;
+    std::span<float> logits;
+  };
+  virtual void generate(std::span<const Row> rows) = 0;
+};
+
+// T of kernels.h by dtype. config and weights must outlive it.
+std::unique_ptr<Forward> make_forward(const LlamaConfig& config, const Weights& weights,
+                                      const PageShape& pages, at::Device device);
+
+}  // namespace kvfs::model::cuda

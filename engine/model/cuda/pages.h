@@ -1,0 +1,88 @@
+// Paged KV on the device: 256 positions of all layers a page, shared between forks, copied on write.
+//
+// A page is [layers][key, value][kv_heads][256][width] of the KV type, zeroed at birth so that places
+// nobody wrote are numbers. Engine thread only. The pool counts bytes and outlives its pages.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/model/model.h"
+
+namespace kvfs::model::cuda {
+
+struct PageShape {
+  int layers = 0;
+  int kv_heads = 0;
+  int width = 0;
+  DType dtype = DType::kBF16;  // or kF32
+
+  std::int64_t side_elements() const { return std::int64_t{kv_heads} * kBlockTokens * width; }
+  std::int64_t page_bytes() const {
+    return layers * 2 * side_elements() * static_cast<std::int64_t>(size_of(dtype));
+  }
+  // Elements from a page's beginning to a layer's keys (side 0) or values (side 1).
+  std::int64_t offset(int layer, int side) const { return (2 * layer + side) * side_elements(); }
+};
+
+class PagePool {
+ public:
+  PagePool(const PageShape& shape, at::Device device, std::uint64_t budget)
+      : shape_(shape), device_(device), budget_(budget) {}
+
+  struct Page {
+    Page(PagePool& pool_in, at::Tensor data_in);
+    ~Page();
+    Page(const Page&) = delete;
+    Page& operator=(const Page&) = delete;
+    void* address() const { return data.data_ptr(); }
+    PagePool& pool;
+    at::Tensor data;  // [page_bytes] uint8
+  };
+
+  const PageShape& shape() const { return shape_; }
+  std::uint64_t used() const { return used_; }
+  std::uint64_t budget() const { return budget_; }
+  // kTooLarge beyond the budget; libtorch's exception when the device itself is full.
+  Result<std::shared_ptr<Page>> make();
+
+ private:
+  PageShape shape_;
+  at::Device device_;
+  std::uint64_t budget_;
+  std::uint64_t used_ = 0;
+};
+
+class DeviceSequence final : public Sequence {
+ public:
+  explicit DeviceSequence(PagePool& pool) : pool_(&pool) {}
+
+  Position next_pos() const override { return next_pos_; }
+  int pages() const { return static_cast<int>(pages_.size()); }
+  void* page_address(int index) const { return pages_[static_cast<std::size_t>(index)]->address(); }
+
+  // Makes the next `count` positions writable: new pages, and a copy of a shared partial one.
+  // Failure leaves everything as it was.
+  Status reserve(int count);
+  void advance(int count) { next_pos_ += count; }
+  void truncate(Position end);
+  std::unique_ptr<DeviceSequence> fork() const;
+
+  Result<KvPiece> read(std::uint16_t layer, std::int32_t block) const;
+  Status write(const KvPiece& piece);
+  Status set_next_pos(Position next_pos);
+
+ private:
+  Status make_own(std::size_t index);
+
+  PagePool* pool_;
+  // Owners of a page: the sequences (forks) whose histories share it.
+  std::vector<std::shared_ptr<PagePool::Page>> pages_;
+  std::vector<std::int64_t> written_;  // a page: positions · heads that write() has filled
+  Position next_pos_ = 0;
+};
+
+}  // namespace kvfs::model::cuda

@@ -1,0 +1,45 @@
+#include "engine/model/cpu/cpu_model.h"
+#include "engine/model/device.h"
+#include "engine/model/model.h"
+#ifdef KVFS_CUDA
+#include "engine/model/cuda/cuda_model.h"
+#endif
+
+namespace kvfs::model {
+
+Result<Device> choose_device(const DeviceChoice& choice) {
+  if (choice.kind == DeviceChoice::Kind::kCpu) return Device{};
+#ifdef KVFS_CUDA
+  if (cuda::device_count() > choice.index) return Device{.cuda = true, .index = choice.index};
+  const std::string why = "no such GPU: this machine has " + std::to_string(cuda::device_count());
+#else
+  const std::string why = "this build has no CUDA";
+#endif
+  if (choice.kind == DeviceChoice::Kind::kAuto) return Device{};
+  return fail(ErrorCode::kUnsupported, "device cuda:" + std::to_string(choice.index), why,
+              "use --device cpu, or a build with KVFS_CUDA=1 on a machine with an NVIDIA GPU");
+}
+
+KernelClass kernel_class(const Device& device, Compute compute) {
+  const bool reference = compute == Compute::kReference;
+  return {.name = std::string(device.cuda ? "cuda" : "cpu") + (reference ? "-reference-1" : "-fast-1"),
+          .kv_dtype = reference ? DType::kF32 : DType::kBF16,
+          // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.
+          .one_path = !device.cuda && !reference};
+}
+
+Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options) {
+  KVFS_ASSIGN(const Device device, choose_device(options.device));
+  const KernelClass kernels = kernel_class(device, options.compute);
+  if (kernels.name != card.info.kernel_class) {
+    return fail(ErrorCode::kInvalid, "load model " + card.info.path.string(),
+                "its card was read for " + card.info.kernel_class + ", not " + kernels.name,
+                "read the card for the same device and compute mode");
+  }
+#ifdef KVFS_CUDA
+  if (device.cuda) return cuda::load_cuda_model(card, options, device.index);
+#endif
+  return cpu::load_cpu_model(card, options, cpu::best_kernels());
+}
+
+}  // namespace kvfs::model
