@@ -83,19 +83,21 @@ TEST(Safetensors, NamesWithQuotesAndControlCharactersSurvive) {
   EXPECT_EQ(read->tensors[0].name, header.tensors[0].name);
 }
 
-// safetensors.numpy.save({"b": float32 [2, 2], "a": int32 []}, metadata={"who": "me"}), version
-// 0.6.
+// The header of safetensors.numpy.save({"b": np.zeros((2, 2), np.float32),
+// "a": np.zeros((), np.int32)}, metadata={"who": "me"}), version 0.8.0.
 TEST(Safetensors, AFileOfTheReferenceLibraryIsRead) {
   const std::string json =
-      R"({"__metadata__":{"who":"me"},"a":{"dtype":"I32","shape":[],"data_offsets":[0,4]},)"
-      R"("b":{"dtype":"F32","shape":[2,2],"data_offsets":[4,20]}})"
-      "     ";
+      R"({"__metadata__":{"who":"me"},"b":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},)"
+      R"("a":{"dtype":"I32","shape":[],"data_offsets":[16,20]}}     )";
+  ASSERT_EQ(json.size(), 0x90U);
   const auto read = parse(json, 20);
   ASSERT_TRUE(read) << read.error().message();
   ASSERT_EQ(read->tensors.size(), 2U);
-  EXPECT_EQ(read->tensors[0].dtype, DType::kI32);
-  EXPECT_TRUE(read->tensors[0].shape.empty());
-  EXPECT_THAT(read->tensors[1].shape, ElementsAre(2, 2));
+  EXPECT_EQ(read->tensors[0].name, "b");
+  EXPECT_EQ(read->tensors[0].dtype, DType::kF32);
+  EXPECT_THAT(read->tensors[0].shape, ElementsAre(2, 2));
+  EXPECT_EQ(read->tensors[1].dtype, DType::kI32);
+  EXPECT_TRUE(read->tensors[1].shape.empty());
   EXPECT_EQ(read->metadata.at("who"), "me");
 }
 
