@@ -54,7 +54,8 @@ TEST(Codec, ZhGivesBackEveryBitOfEveryDtypeAndShape) {
 
 TEST(Codec, ZhGivesBackEveryValueOfSixteenBits) {
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
-    // In this order the 128 elements of a head share their exponent, so that zh has something to gain.
+    // In this order the 128 elements of a head share their exponent, so that zh has something to
+    // gain.
     const ShapeClass shape{dtype, 512, 16, 8};
     ByteWriter all;
     for (unsigned value = 0; value < 65536; ++value) all.number(static_cast<std::uint16_t>(value));
