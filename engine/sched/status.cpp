@@ -1,5 +1,6 @@
 // What status says: a line a job, and the root's `key value` lines.
 #include <spdlog/fmt/fmt.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -77,6 +78,7 @@ std::string root_status(store::Store& store, Scheduler& scheduler, Catalog& cata
     out += fmt::format("{} {}\n", key, value);
   };
   line("version", KVFS_VERSION);
+  line("pid", ::getpid());
   line("device", scheduler.device());
   line("compute", reference ? "reference" : "fast");
   line("models", models);
