@@ -137,9 +137,12 @@ Result<std::uint64_t> Collector::sweep_chunks() {
   } else {
     freed = fail(live.error());
   }
-  KVFS_TRY(writer_.run([&](Txn&) -> Status {
+  KVFS_TRY(writer_.run([&](Txn& txn) -> Status {
     chunks_.end_mark();
-    return {};
+    if (!freed || *freed == 0) return {};
+    // LMDB gives freed pages out only two commits later: on a full disk this one opens the way.
+    KVFS_ASSIGN(const Counters counters, load_counters(txn));
+    return save_counters(txn, counters);
   }));
   return freed;
 }
