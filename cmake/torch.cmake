@@ -26,6 +26,7 @@ function(kvfs_import_torch)
   endif()
   # Not the real path: a linked torch looks for nvidia/ beside the link.
   cmake_path(ABSOLUTE_PATH KVFS_TORCH_DIR NORMALIZE OUTPUT_VARIABLE root)
+  string(REGEX REPLACE "/$" "" root "${root}")
   cmake_path(GET root PARENT_PATH site)
 
   file(STRINGS "${version_h}" version REGEX "define TORCH_VERSION_(MAJOR|MINOR) ")
