@@ -86,24 +86,25 @@ def wrong_with(path, bracket, include):
     return None
 
 
-def check(root):
-    """All that is wrong under root, as FILE:LINE: WHY."""
+def check_file(root, path):
+    """What is wrong in root/path, as FILE:LINE: WHY."""
+    if room_of(path) is None and not within(path, "tests"):
+        return [f"{path}:1: lies in no room; add its folder to MAY_INCLUDE in {__file__}"]
     wrong = []
-    for top in TOPS:
-        for file in sorted((root / top).rglob("*")):
-            path = file.relative_to(root).as_posix()
-            if file.suffix not in SUFFIXES or not file.is_file():
-                continue
-            if room_of(path) is None and not within(path, "tests"):
-                wrong.append(f"{path}:1: lies in no room; add its folder to MAY_INCLUDE in {__file__}")
-                continue
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-            for number, line in enumerate(lines, 1):
-                match = INCLUDE.match(line)
-                why = match and wrong_with(path, *match.groups())
-                if why:
-                    wrong.append(f"{path}:{number}: {why}")
+    text = (root / path).read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        match = INCLUDE.match(line)
+        why = match and wrong_with(path, *match.groups())
+        if why:
+            wrong.append(f"{path}:{number}: {why}")
     return wrong
+
+
+def check(root):
+    """All that is wrong under root."""
+    files = [file for top in TOPS for file in sorted((root / top).rglob("*"))
+             if file.suffix in SUFFIXES and file.is_file()]
+    return [why for file in files for why in check_file(root, file.relative_to(root).as_posix())]
 
 
 def main():
