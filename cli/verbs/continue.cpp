@@ -1,0 +1,40 @@
+// kvfs continue STATE [PROMPT|-]: the prompt and its reply become part of the state.
+#include "cli/arguments.h"
+#include "cli/job.h"
+#include "cli/verbs/verbs.h"
+
+namespace kvfs::cli {
+namespace {
+
+class Continue : public Verb {
+ public:
+  void options(CLI::App& app) override {
+    app.add_option("STATE", state_, "the state")->required();
+    app.add_option("PROMPT", prompt_, "the prompt; - or none: standard input");
+    app.add_flag("--json", json_, "the daemon's lines as they come");
+    params_.add(app);
+  }
+
+  Result<int> run(const Client& client) override {
+    JobRequest request{.verb = "continue", .json = json_};
+    KVFS_ASSIGN(request.state, state_path(client, state_));
+    if (prompt_ == "-") {
+      KVFS_ASSIGN(prompt_, read_text("-"));
+    }
+    request.body["prompt"] = prompt_;
+    request.body["params"] = params_.json();
+    return run_job(client, std::move(request));
+  }
+
+ private:
+  std::string state_;
+  std::string prompt_ = "-";
+  bool json_ = false;
+  ParamFlags params_;
+};
+
+}  // namespace
+
+std::unique_ptr<Verb> make_continue() { return std::make_unique<Continue>(); }
+
+}  // namespace kvfs::cli
