@@ -45,7 +45,8 @@ def room_of(path):
 
 
 def may_see_torch(path):
-    """engine/model's sources, its headers that say so in their name, and all of its CUDA."""
+    """engine/model's sources, its headers that say so in their name, all of its CUDA; so its tests."""
+    path = path.removeprefix("tests/")
     if room_of(path) != "engine/model":
         return False
     if within(path, "engine/model/cuda") or path.endswith("_torch.h"):

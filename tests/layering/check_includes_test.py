@@ -54,6 +54,7 @@ ALLOWED = [
     ("daemon/planted.cpp", '#include "fs/mount.h"'),
     ("cli/planted.cpp", "#include <sys/socket.h>"),
     ("tests/engine/model/planted.cpp", "#include <torch/torch.h>"),
+    ("tests/engine/model/cuda/planted.h", "#include <cuda_runtime.h>"),
     ("tests/fs/planted.cpp", '#include "engine/model/model.h"'),
 ]
 
