@@ -1,5 +1,6 @@
 #include "engine/store/blocks.h"
 
+#include <algorithm>
 #include <string>
 
 #include "engine/store/digests.h"
@@ -36,6 +37,13 @@ Status put_references(Txn& txn, BlockId id, std::uint32_t references) {
   ByteWriter out;
   out.number(references);
   return txn.put(Table::kBlockReferences, key_of(id), out.bytes());
+}
+
+// The first block under a key keeps the entry while it lives: equal keys mean equal bits.
+Status enter_prefix(Txn& txn, const BlockKey& key, BlockId id) {
+  if (!key) return {};
+  KVFS_ASSIGN(const auto entry, txn.get(Table::kPrefix, key.bytes));
+  return entry ? Status() : put_id(txn, Table::kPrefix, key.bytes, id);
 }
 
 }  // namespace
@@ -77,14 +85,21 @@ Result<std::optional<BlockId>> find_prefix(const Txn& txn, const BlockKey& previ
   KVFS_ASSIGN(const auto id, stored_id(txn, Table::kPrefix, key.bytes));
   if (!id) return std::nullopt;
   KVFS_ASSIGN(const BlockRecord block, read_block(txn, *id));
-  const bool same =
-      block.key == key && block.previous_key == previous_key && block.tokens == tokens;
+  // Whether a token's path matters is the key's to say: where both paths give the same bits, what
+  // was generated is found when it is read again.
+  const bool same = block.key == key && block.previous_key == previous_key &&
+                    std::ranges::equal(block.tokens, tokens, [](const auto& a, const auto& b) {
+                      return a.token == b.token && a.position == b.position;
+                    });
   return same ? id : std::nullopt;
 }
 
 Result<BlockId> put_block(Txn& txn, Counters& counters, const BlockRecord& block) {
   KVFS_ASSIGN(const auto known, find_block(txn, block));
-  if (known) return *known;
+  if (known) {
+    KVFS_TRY(enter_prefix(txn, block.key, *known));
+    return *known;
+  }
   const BlockId id{counters.next_block++};
   const Bytes record = encode(block);
   KVFS_TRY(txn.put(Table::kBlocks, key_of(id), record));
@@ -93,10 +108,7 @@ Result<BlockId> put_block(Txn& txn, Counters& counters, const BlockRecord& block
   KVFS_ASSIGN(const auto taken, txn.get(Table::kBlockDigests, digest));
   // Under a colliding hash the first block keeps the entry; this one is merely never found by it.
   if (!taken) KVFS_TRY(put_id(txn, Table::kBlockDigests, digest, id));
-  if (block.key) {
-    KVFS_ASSIGN(const auto entry, txn.get(Table::kPrefix, block.key.bytes));
-    if (!entry) KVFS_TRY(put_id(txn, Table::kPrefix, block.key.bytes, id));
-  }
+  KVFS_TRY(enter_prefix(txn, block.key, id));
   ++counters.statistics.blocks;
   return id;
 }

@@ -1,6 +1,9 @@
 #include "engine/store/environment.h"
 
 #include <lmdb.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 #include <string>
@@ -30,6 +33,7 @@ tl::unexpected<Error> failed(int rc, std::string what) {
                   "remove states or give the store a larger map");
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
       return fail(ErrorCode::kNoSpace, std::move(what), mdb_strerror(rc),
                   "free space on the store's disk or remove states");
     case MDB_CORRUPTED:
@@ -57,6 +61,22 @@ tl::unexpected<Error> failed(int rc, std::string what) {
   }
 }
 
+// Whether a write that came out short did so because the disk, or the file, may not grow.
+bool out_of_space(MDB_env* env) {
+  constexpr std::uint64_t kLittle = std::uint64_t{128} << 20;  // more than one transaction writes
+  int fd = -1;
+  struct statvfs disk {};
+  struct stat file {};
+  struct rlimit limit {};
+  if (mdb_env_get_fd(env, &fd) != 0 || fstatvfs(fd, &disk) != 0 || fstat(fd, &file) != 0 ||
+      getrlimit(RLIMIT_FSIZE, &limit) != 0) {
+    return false;
+  }
+  const auto size = static_cast<std::uint64_t>(file.st_size);
+  return std::uint64_t{disk.f_bavail} * disk.f_frsize < kLittle ||
+         (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size + kLittle);
+}
+
 std::string on_table(const char* verb, Table table) {
   return std::string(verb) + " the store's table " + kTableNames[static_cast<int>(table)];
 }
@@ -79,7 +99,9 @@ Result<Txn> Txn::begin_nested() {
 }
 
 Status Txn::commit() {
-  if (int rc = mdb_txn_commit(std::exchange(txn_, nullptr))) return failed(rc, "commit");
+  int rc = mdb_txn_commit(std::exchange(txn_, nullptr));
+  if (rc == EIO && out_of_space(env_)) rc = ENOSPC;  // LMDB's word for a short write is EIO
+  if (rc) return failed(rc, "commit to the store");
   return {};
 }
 

@@ -60,8 +60,8 @@ struct BlockSummary {
   std::uint64_t kv_bytes = 0;  // decoded
   ContentDigest digest;
   std::uint32_t heads = 0;  // (layer, head) pairs that hold something here
-  std::optional<std::uint32_t>
-      length;  // positions each of them holds, when these are the same ones
+  // Positions that each of them holds, when they all hold the same ones.
+  std::optional<std::uint32_t> length;
 };
 
 // How much a layer holds, over all blocks.

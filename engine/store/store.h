@@ -82,7 +82,8 @@ class Store {
   Status read_chunk(const ChunkId& id, const chunk::ShapeClass& shape, MutableByteSpan out);
   // A segment's KV as one piece.
   Result<KvPiece> read_segment(const Segment& segment);
-  // The block under key, when its tokens and the key before it really are these.
+  // The block under key, when its tokens (ids and positions) and the key before it really are
+  // these.
   std::optional<BlockId> find_prefix(const BlockKey& previous_key, const BlockKey& key,
                                      const std::vector<BlockToken>& tokens);
   Result<JobRecord> job(JobId id);

@@ -45,7 +45,8 @@ class WriteTransaction {
   Status release_version(VersionId id);  // one less; dropped with the last
 
   Result<JobId> add_job(const JobRecord& record);  // a set base gains a reference
-  // base: may be set once (gains a reference); a finished status releases it.
+  // base: may be set once (gains a reference); a finished status releases and clears
+  // it.
   Status update_job(JobId id, const JobRecord& record);
   Status remove_job(JobId id);
 

@@ -106,6 +106,10 @@ TEST_F(CollectorTest, APrefixIsFoundByItsTokensAndGoesWithItsBlock) {
   block.key = next_key(start, block.tokens, true);
   const BlockId id = add(block);
   EXPECT_EQ(store->find_prefix(start, block.key, block.tokens), id);
+  auto generated = block.tokens;
+  for (BlockToken& token : generated) token.path = TokenPath::kGenerated;
+  EXPECT_EQ(store->find_prefix(start, block.key, generated), id)
+      << "the key says whether it matters";
   auto others = block.tokens;
   ++others[7].token;
   EXPECT_EQ(store->find_prefix(start, block.key, others), std::nullopt);

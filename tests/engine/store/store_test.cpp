@@ -1,6 +1,9 @@
 // The store as a whole: what is deduplicated, what survives, what is refused.
 #include "engine/store/store.h"
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <future>
 #include <latch>
 #include <thread>
@@ -237,6 +240,28 @@ TEST_F(StoreTest, AFullStoreSaysSoAndKeepsWhatItHad) {
   remove(states.back().first);
   ASSERT_TRUE(store->collect());
   add_state("room again", 1000, 1);
+  expect_sound();
+}
+
+TEST_F(StoreTest, AWriteThatTheDiskCutsShortIsNeverAcknowledged) {
+  model.layers = std::vector<LayerShape>(8, {2, 64, 64});
+  const StateId before = add_state("before", 1, 1);
+  const ContentDigest root = version_of(before).root;
+  const auto file = static_cast<rlim_t>(std::filesystem::file_size(directory.path() / "data.mdb"));
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const rlimit tight{.rlim_cur = file + 100'000, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &tight), 0);
+  const auto refused = store->add_block(model.block(2, 0), DType::kBF16, chunk::CodecId::kZh);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kNoSpace) << refused.error().message();
+  EXPECT_EQ(store->statistics().blocks, 1u);
+  expect_sound();
+  reopen();
+  EXPECT_EQ(version_of(before).root, root);
+  add_state("after", 2, 1);
   expect_sound();
 }
 
