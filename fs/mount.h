@@ -1,12 +1,12 @@
 // The mount: the filesystem of filesystem.md, served by libfuse's low-level API.
 //
-// Threads: start() spawns `workers` FUSE threads, a notifier (kernel invalidations) and a timer; all
-// of them end in stop(). Every public method may be called from any thread but those. FUSE workers
-// wait for nothing but the store's short reads: what must wait is parked and answered by a callback.
-// Ownership: store, scheduler and catalog must outlive the mount; stop() it before stopping them.
-// Failure: start() says what is in the way (mount point missing, not a directory, not empty, a mount
-// already, no /dev/fuse, not permitted) and the way out. A stale mount left by a daemon that crashed
-// is unmounted first.
+// Threads: start() spawns `workers` FUSE threads, a notifier (kernel invalidations) and a timer;
+// all of them end in stop(). Every public method may be called from any thread but those. FUSE
+// workers wait for nothing but the store's short reads: what must wait is parked and answered by a
+// callback. Ownership: store, scheduler and catalog must outlive the mount; stop() it before
+// stopping them. Failure: start() says what is in the way (mount point missing, not a directory,
+// not empty, a mount already, no /dev/fuse, not permitted) and the way out. A stale mount left by a
+// daemon that crashed is unmounted first.
 #pragma once
 
 #include <filesystem>

@@ -1,0 +1,21 @@
+#include "fs/context.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+namespace kvfs::fs {
+
+Context::Context(store::Store& the_store, sched::Scheduler& the_scheduler,
+                 sched::Catalog& the_catalog, std::string where, Behaviour how)
+    : store(the_store),
+      scheduler(the_scheduler),
+      catalog(the_catalog),
+      mount_point(std::move(where)),
+      behaviour(how),
+      uid(::getuid()),
+      gid(::getgid()),
+      started_ns(now_ns()),
+      versions(the_store) {}
+
+}  // namespace kvfs::fs

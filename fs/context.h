@@ -1,0 +1,57 @@
+// What every node of one mount works with. Any thread.
+//
+// Ownership: shared by the session (with it nodes, handles and requests) and by callbacks that the
+// store or the scheduler holds, which may come after the mount's end: they keep it by alive().
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/sched/catalog.h"
+#include "engine/sched/scheduler.h"
+#include "engine/sched/verbs.h"
+#include "engine/store/store.h"
+#include "fs/chores.h"
+#include "fs/clock.h"
+#include "fs/hidden_names.h"
+#include "fs/inode.h"
+#include "fs/node_table.h"
+#include "fs/notifier.h"
+#include "fs/refusals.h"
+#include "fs/staging.h"
+#include "fs/version_files.h"
+
+namespace kvfs::fs {
+
+struct Behaviour {
+  bool noblock = false;                     // reads of a growing reply end at its present size
+  std::chrono::milliseconds spool_delay{};  // from the last release to the submission
+};
+
+struct Context : std::enable_shared_from_this<Context> {
+  Context(store::Store& the_store, sched::Scheduler& the_scheduler, sched::Catalog& the_catalog,
+          std::string where, Behaviour how);
+  std::shared_ptr<Context> alive() { return shared_from_this(); }
+
+  store::Store& store;
+  sched::Scheduler& scheduler;
+  sched::Catalog& catalog;
+  const std::string mount_point;
+  const Behaviour behaviour;
+  const std::uint32_t uid;  // of the daemon: owns what no user owns
+  const std::uint32_t gid;
+  const std::int64_t started_ns;
+
+  InoSource inos;
+  NodeTable nodes;
+  HiddenNames hidden;
+  Refusals refusals;
+  VersionCache versions;
+  Staging staging;
+  Notifier notifier;
+  Chores chores;  // last: its chores use the rest
+};
+
+}  // namespace kvfs::fs

@@ -1,0 +1,122 @@
+// Operations on files and attributes.
+
+#include <cerrno>
+#include <utility>
+
+#include "fs/errno.h"
+#include "fs/operations.h"
+
+namespace kvfs::fs {
+namespace {
+
+NodePtr find(fuse_req_t request, fuse_ino_t ino) {
+  NodePtr node = node_of(session_of(request), ino);
+  if (!node) fuse_reply_err(request, ESTALE);
+  return node;
+}
+
+void getattr(fuse_req_t request, fuse_ino_t ino, fuse_file_info* /*file*/) {
+  const NodePtr node = find(request, ino);
+  if (!node) return;
+  const auto attributes = node->attributes();
+  if (!attributes) return reply_stale(request, attributes.error());
+  const struct stat st = stat_of(*node, *attributes);
+  fuse_reply_attr(request, &st, node->caching().attributes);
+}
+
+void setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int to_set,
+             fuse_file_info* file) {
+  const NodePtr node = find(request, ino);
+  if (!node) return;
+  Changes changes;
+  if ((to_set & FUSE_SET_ATTR_MODE) != 0) changes.mode = wanted->st_mode & 07777;
+  if ((to_set & FUSE_SET_ATTR_UID) != 0) changes.uid = wanted->st_uid;
+  if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
+  if ((to_set & FUSE_SET_ATTR_SIZE) != 0) {
+    const auto size = static_cast<std::uint64_t>(wanted->st_size);
+    if (file != nullptr) {
+      const Status status = handle_of(file).truncate(size);
+      if (!status) return reply_error(request, status.error());
+    } else {
+      changes.size = size;
+    }
+  }
+  const auto answer = later(request);
+  const bool nothing_left = file != nullptr && (to_set & FUSE_SET_ATTR_SIZE) != 0 &&
+                            !changes.mode && !changes.uid && !changes.gid;
+  auto done = [answer, node](const Status& status) {
+    if (!status) return answer->fail(status.error());
+    const auto attributes = node->attributes();
+    if (!attributes) return answer->fail(attributes.error());
+    const struct stat st = stat_of(*node, *attributes);
+    answer->answer(
+        [&](fuse_req_t late) { fuse_reply_attr(late, &st, node->caching().attributes); });
+  };
+  if (nothing_left) return done({});
+  node->change(changes, std::move(done));
+}
+
+void open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
+  const NodePtr node = find(request, ino);
+  if (!node) return;
+  if (node->as_file() == nullptr) {
+    fuse_reply_err(request, EISDIR);
+    return;
+  }
+  auto handle = node->as_file()->open(file->flags);
+  if (!handle) return reply_stale(request, handle.error());
+  file->direct_io = (*handle)->page_cache() == PageCache::kNone;
+  file->keep_cache = (*handle)->page_cache() == PageCache::kKept;
+  Session& session = session_of(request);
+  file->fh = session.keep(*std::move(handle));
+  if (fuse_reply_open(request, file) != 0) release_handle(session, file);
+}
+
+void read(fuse_req_t request, fuse_ino_t /*ino*/, std::size_t size, off_t offset,
+          fuse_file_info* file) {
+  handle_of(file).read(static_cast<std::uint64_t>(offset), size, later(request));
+}
+
+void write(fuse_req_t request, fuse_ino_t /*ino*/, const char* data, std::size_t size, off_t offset,
+           fuse_file_info* file) {
+  handle_of(file).write(
+      static_cast<std::uint64_t>(offset), as_bytes({data, size}),
+      [answer = later(request)](const Result<std::size_t>& written) {
+        if (!written) return answer->fail(written.error());
+        answer->answer([&](fuse_req_t late) { fuse_reply_write(late, *written); });
+      });
+}
+
+void flush(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
+  handle_of(file).flush(
+      [answer = later(request)](const Status& status) { answer->status(status); });
+}
+
+void release(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
+  release_handle(session_of(request), file);
+  fuse_reply_err(request, 0);
+}
+
+// cp and cat fall back to reading where this says so: of a growing reply the kernel's own way would
+// copy what is there and call it the whole.
+void copy_file_range(fuse_req_t request, fuse_ino_t /*in*/, off_t /*in_offset*/,
+                     fuse_file_info* in_file, fuse_ino_t /*out*/, off_t /*out_offset*/,
+                     fuse_file_info* /*out_file*/, std::size_t /*size*/, int /*flags*/) {
+  const bool allowed = handle_of(in_file).allows_copy_file_range();
+  fuse_reply_err(request, allowed ? EOPNOTSUPP : EINVAL);
+}
+
+}  // namespace
+
+void fill_file_operations(fuse_lowlevel_ops& table) {
+  table.getattr = getattr;
+  table.setattr = setattr;
+  table.open = open;
+  table.read = read;
+  table.write = write;
+  table.flush = flush;
+  table.release = release;
+  table.copy_file_range = copy_file_range;
+}
+
+}  // namespace kvfs::fs

@@ -1,0 +1,46 @@
+#include "fs/node.h"
+
+namespace kvfs::fs {
+namespace {
+
+tl::unexpected<Error> refused(std::string what, std::string why) {
+  return fail(ErrorCode::kPermission, std::move(what), std::move(why));
+}
+
+}  // namespace
+
+void Node::change(const Changes& /*changes*/, Done done) {
+  done(refused("changing attributes", "the daemon makes this file"));
+}
+
+void Handle::write(std::uint64_t /*offset*/, ByteSpan /*bytes*/, Answer<std::size_t> done) {
+  done(refused("writing", "the file is read-only"));
+}
+
+Status Handle::truncate(std::uint64_t /*size*/) {
+  return refused("truncating", "the file is read-only");
+}
+
+void Directory::make_directory(const std::string& name, const Caller& /*caller*/,
+                               Answer<NodePtr> done) {
+  done(refused("mkdir " + name, "states live under states/"));
+}
+
+void Directory::remove_directory(const std::string& name, Done done) {
+  done(refused("rmdir " + name, "the daemon makes it"));
+}
+
+void Directory::remove_file(const std::string& name, Done done) {
+  done(refused("unlinking " + name, "the daemon makes it"));
+}
+
+Result<Created> Directory::create_file(const std::string& name, int /*flags*/) {
+  return refused("creating " + name, "the daemon makes the files of this directory");
+}
+
+void Directory::rename(const std::string& name, Directory& /*to*/, const std::string& /*new_name*/,
+                       bool /*replace*/, Done done) {
+  done(refused("renaming " + name, "the daemon makes it"));
+}
+
+}  // namespace kvfs::fs

@@ -1,0 +1,27 @@
+#include "fs/nodes/part_directory.h"
+
+#include <algorithm>
+
+#include "fs/modes.h"
+#include "fs/nodes/state_dir.h"
+
+namespace kvfs::fs {
+
+PartDirectory::PartDirectory(Context& context, StateId state, StatePart part)
+    : Directory(ino_of(state, part)), context_(context), state_(state), part_(part) {}
+
+Result<Attributes> PartDirectory::attributes() {
+  KVFS_ASSIGN(const store::StateRecord record, context_.store.state(state_));
+  return Attributes{.mode = directory_mode(record),
+                    .uid = record.uid,
+                    .gid = record.gid,
+                    .size = 0,
+                    .changed_ns = std::max(record.changed_ns, record.advanced_ns)};
+}
+
+// cp -a sets owner, mode and times of what it copied onto: they are the state's.
+void PartDirectory::change(const Changes& /*changes*/, Done done) { done({}); }
+
+Result<NodePtr> PartDirectory::parent() { return state_dir(context_, state_); }
+
+}  // namespace kvfs::fs

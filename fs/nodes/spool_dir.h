@@ -1,0 +1,21 @@
+// feed/, continue/, ask/: a file dropped here is a prompt. See spooler.h.
+#pragma once
+
+#include "fs/nodes/staging_dir.h"
+
+namespace kvfs::fs {
+
+class SpoolDir : public StagingDir {
+ public:
+  using StagingDir::StagingDir;
+  Result<NodePtr> lookup(std::string_view name) override;
+  Result<std::vector<Entry>> list() override;
+  Result<Created> create_file(const std::string& name, int flags) override;
+  void remove_file(const std::string& name, Done done) override;
+  void rename(const std::string& name, Directory& to, const std::string& new_name, bool replace,
+              Done done) override;
+  void take(std::shared_ptr<StagedFile> file, const std::string& name, bool replace,
+            Done done) override;
+};
+
+}  // namespace kvfs::fs

@@ -1,0 +1,169 @@
+#include "fs/nodes/state_dir.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "engine/store/write_transaction.h"
+#include "fs/modes.h"
+#include "fs/nodes/ctl.h"
+#include "fs/nodes/kv_dir.h"
+#include "fs/nodes/params_dir.h"
+#include "fs/nodes/replies_dir.h"
+#include "fs/nodes/root.h"
+#include "fs/nodes/spool_dir.h"
+#include "fs/nodes/state_status.h"
+#include "fs/nodes/states_dir.h"
+#include "fs/nodes/version_file.h"
+
+namespace kvfs::fs {
+namespace {
+
+// What a state's directory always has.
+struct Item {
+  std::string_view name;
+  StatePart part;
+  bool directory;
+  NodePtr (*make)(Context&, StateId);
+};
+template <class T>
+NodePtr make(Context& context, StateId state) {
+  return std::make_shared<T>(context, state);
+}
+template <StatePart kPart>
+NodePtr make_spool(Context& context, StateId state) {
+  return std::make_shared<SpoolDir>(context, state, kPart);
+}
+constexpr std::array kItems = {
+    Item{"ask", StatePart::kAsk, true, make_spool<StatePart::kAsk>},
+    Item{"continue", StatePart::kContinue, true, make_spool<StatePart::kContinue>},
+    Item{"ctl", StatePart::kCtl, false, make<Ctl>},
+    Item{"feed", StatePart::kFeed, true, make_spool<StatePart::kFeed>},
+    Item{"params", StatePart::kParams, true, make<ParamsDir>},
+    Item{"replies", StatePart::kReplies, true, make<RepliesDir>},
+    Item{"status", StatePart::kStatus, false, state_status},
+};
+
+// What it has once it has tokens.
+struct DataItem {
+  std::string_view name;
+  VersionPart part;
+};
+constexpr std::array kDataItems = {
+    DataItem{"state.json", VersionPart::kStateJson},
+    DataItem{"text", VersionPart::kText},
+    DataItem{"tokens.npy", VersionPart::kTokens},
+};
+constexpr std::string_view kKv = "kv";
+
+const Item* fixed_item(std::string_view name) {
+  const auto it = std::ranges::find(kItems, name, &Item::name);
+  return it == kItems.end() ? nullptr : &*it;
+}
+
+bool is_data(std::string_view name) {
+  return std::ranges::find(kDataItems, name, &DataItem::name) != kDataItems.end();
+}
+
+}  // namespace
+
+StateDir::StateDir(Context& context, StateId state, EntryPlace place)
+    : StateContainer(context, ino_of(state, StatePart::kDirectory), state),
+      place_(std::move(place)) {}
+
+Result<Attributes> StateDir::attributes() {
+  KVFS_ASSIGN(const store::StateRecord record, context().store.state(container()));
+  return Attributes{.mode = directory_mode(record),
+                    .uid = record.uid,
+                    .gid = record.gid,
+                    .size = 0,
+                    .changed_ns = std::max(record.changed_ns, record.advanced_ns)};
+}
+
+void StateDir::change(const Changes& changes, Done done) {
+  if (!changes.mode && !changes.uid && !changes.gid) return done({});
+  context().store.write_async(
+      [id = container(), changes](store::WriteTransaction& write) -> Status {
+        KVFS_ASSIGN(store::StateRecord record, write.state(id));
+        record.mode = changes.mode.value_or(record.mode) & 0777;
+        record.uid = changes.uid.value_or(record.uid);
+        record.gid = changes.gid.value_or(record.gid);
+        record.changed_ns = now_ns();
+        return write.update_state(id, record);
+      },
+      [alive = context().alive(), id = container(), done = std::move(done)](const Status& status) {
+        for (const NodePtr& node : alive->nodes.of(id)) alive->notifier.attributes(node->ino());
+        done(status);
+      });
+}
+
+Result<NodePtr> StateDir::parent() {
+  KVFS_ASSIGN(const store::StateRecord record, context().store.state(container()));
+  if (!record.parent) return std::make_shared<StatesDir>(context());
+  return state_dir(context(), record.parent);
+}
+
+Result<NodePtr> StateDir::lookup(std::string_view name) {
+  if (context().hidden.hidden(ino(), name)) return no_such_file(name);
+  if (const Item* item = fixed_item(name)) return item->make(context(), container());
+  if (name == kKv || is_data(name)) {
+    KVFS_ASSIGN(const CurrentVersion now, current_version(context(), container()));
+    if (!now.files) return no_such_file(name);
+    if (name == kKv) return std::make_shared<KvDir>(context(), container());
+    const auto& item = *std::ranges::find(kDataItems, name, &DataItem::name);
+    return version_file(context(), container(), now, item.part, {ino(), std::string(name)});
+  }
+  return StateContainer::lookup(name);
+}
+
+Result<std::vector<Entry>> StateDir::list() {
+  KVFS_ASSIGN(const CurrentVersion now, current_version(context(), container()));
+  KVFS_ASSIGN(std::vector<Entry> entries, StateContainer::list());
+  for (const Item& item : kItems) {
+    entries.push_back({std::string(item.name), item.directory, ino_of(container(), item.part)});
+  }
+  if (now.files) {
+    entries.push_back({std::string(kKv), true, ino_of(container(), StatePart::kKv)});
+    for (const DataItem& item : kDataItems) {
+      const auto number = ino_of(container(), now.record.version, item.part);
+      entries.push_back({std::string(item.name), false, number.value_or(0)});
+    }
+  }
+  std::erase_if(entries, [&](const Entry& e) { return context().hidden.hidden(ino(), e.name); });
+  std::ranges::sort(entries, {}, &Entry::name);
+  return entries;
+}
+
+void StateDir::make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) {
+  const Item* item = fixed_item(name);
+  if (item == nullptr || !item->directory) {
+    return StateContainer::make_directory(name, caller, std::move(done));
+  }
+  context().hidden.show(ino(), name);  // it was unlinked a moment ago
+  done(item->make(context(), container()));
+}
+
+void StateDir::remove_directory(const std::string& name, Done done) {
+  const Item* item = fixed_item(name);
+  if (name != kKv && (item == nullptr || !item->directory)) {
+    return StateContainer::remove_directory(name, std::move(done));
+  }
+  context().hidden.hide(ino(), name);
+  done({});
+}
+
+void StateDir::remove_file(const std::string& name, Done done) {
+  const Item* item = fixed_item(name);
+  if (!is_data(name) && (item == nullptr || item->directory)) return done(no_such_file(name));
+  context().hidden.hide(ino(), name);
+  done({});
+}
+
+Result<NodePtr> state_dir(Context& context, StateId state) {
+  KVFS_ASSIGN(const store::StateRecord record, context.store.state(state));
+  const Ino directory =
+      record.parent ? ino_of(record.parent, StatePart::kDirectory) : ino_of(Fixed::kStates);
+  return std::make_shared<StateDir>(context, state, EntryPlace{directory, record.name});
+}
+
+}  // namespace kvfs::fs

@@ -1,0 +1,32 @@
+// A state's directory: the daemon's files and, beside them, the state's children.
+#pragma once
+
+#include "fs/nodes/state_container.h"
+
+namespace kvfs::fs {
+
+class StateDir : public StateContainer {
+ public:
+  StateDir(Context& context, StateId state, EntryPlace place);
+
+  Result<Attributes> attributes() override;
+  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
+  StateId state() const override { return container(); }
+  std::optional<EntryPlace> entry() const override { return place_; }
+  void change(const Changes& changes, Done done) override;
+
+  Result<NodePtr> parent() override;
+  Result<NodePtr> lookup(std::string_view name) override;
+  Result<std::vector<Entry>> list() override;
+  void make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) override;
+  void remove_directory(const std::string& name, Done done) override;
+  void remove_file(const std::string& name, Done done) override;
+
+ private:
+  const EntryPlace place_;  // where it was looked up
+};
+
+// The directory node of a state, wherever it is now.
+Result<NodePtr> state_dir(Context& context, StateId state);
+
+}  // namespace kvfs::fs

@@ -1,0 +1,100 @@
+#include "fs/nodes/version_file.h"
+
+#include <utility>
+
+#include "fs/modes.h"
+#include "fs/nodes/text_handle.h"
+
+namespace kvfs::fs {
+namespace {
+
+constexpr int kTries = 4;  // against a state that advances while it is looked at
+
+class ViewHandle : public Handle {
+ public:
+  ViewHandle(std::unique_ptr<VersionPins> pins, std::shared_ptr<store::FileView> view)
+      : pins_(std::move(pins)), view_(std::move(view)) {}
+
+  PageCache page_cache() const override { return PageCache::kKept; }
+
+  void read(std::uint64_t offset, std::size_t size, std::shared_ptr<ReadAnswer> answer) override {
+    Bytes bytes(size);
+    const Result<std::size_t> got = view_->read(offset, bytes);
+    if (!got) return answer->fail(got.error());
+    answer->data(ByteSpan(bytes).first(*got));
+  }
+
+ private:
+  const std::unique_ptr<VersionPins> pins_;
+  const std::shared_ptr<store::FileView> view_;  // shared by the handles of a version's file
+};
+
+Attributes attributes_of(const store::StateRecord& record, std::uint64_t size) {
+  return {.mode = file_mode(record, kReadOnly),
+          .uid = record.uid,
+          .gid = record.gid,
+          .size = size,
+          .changed_ns = record.advanced_ns};
+}
+
+}  // namespace
+
+Result<CurrentVersion> current_version(Context& context, StateId state) {
+  for (int i = 1;; ++i) {
+    CurrentVersion now;
+    KVFS_ASSIGN(now.record, context.store.state(state));
+    if (!now.record.version) return now;
+    auto files = context.versions.get(now.record.version);
+    if (!files && i < kTries) continue;
+    if (!files) return fail(files.error());
+    if (!(*files)->empty()) now.files = *std::move(files);
+    return now;
+  }
+}
+
+VersionFile::VersionFile(Context& context, Ino ino, StateId state, const store::StateRecord& record,
+                         VersionPart part, EntryPlace place, std::uint64_t size)
+    : File(ino),
+      context_(context),
+      state_(state),
+      version_(record.version),
+      part_(part),
+      place_(std::move(place)),
+      born_(attributes_of(record, size)) {}
+
+Result<Attributes> VersionFile::attributes() {
+  Attributes out = born_;
+  if (const auto record = context_.store.state(state_)) {
+    const Attributes now = attributes_of(*record, born_.size);
+    out.mode = now.mode;
+    out.uid = now.uid;
+    out.gid = now.gid;
+  }
+  return out;
+}
+
+bool VersionFile::fresh() {
+  const auto record = context_.store.state(state_);
+  return record && record->version == version_;
+}
+
+Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
+  KVFS_TRY(refuse_writing(flags));
+  KVFS_ASSIGN(const auto files, context_.versions.get(version_));
+  KVFS_ASSIGN(auto pins, VersionPins::hold(context_.store, files->record()));
+  // Pins keep blocks, not the version: one that was dropped before them may lack some.
+  KVFS_TRY(context_.store.version(version_));
+  KVFS_ASSIGN(auto view, files->view(part_));
+  return std::make_unique<ViewHandle>(std::move(pins), std::move(view));
+}
+
+Result<NodePtr> version_file(Context& context, StateId state, const CurrentVersion& now,
+                             VersionPart part, EntryPlace place) {
+  KVFS_ASSIGN(const std::uint64_t size, now.files->size(part));
+  const auto number = ino_of(state, now.record.version, part);
+  const Ino ino = number ? *number : context.inos.next();
+  return std::make_shared<VersionFile>(context, ino, state, now.record, part, std::move(place),
+                                       size);
+}
+
+}  // namespace kvfs::fs

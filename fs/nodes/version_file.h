@@ -1,0 +1,44 @@
+// A file of one version of a state: state.json, text, tokens.npy, kv/layer-NNN.safetensors. It
+// never changes; when the state advances its name stands for another node.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "fs/context.h"
+#include "fs/node.h"
+#include "fs/version_files.h"
+
+namespace kvfs::fs {
+
+struct CurrentVersion {
+  store::StateRecord record;
+  std::shared_ptr<VersionFiles> files;  // null while the state has no tokens
+};
+Result<CurrentVersion> current_version(Context& context, StateId state);
+
+class VersionFile : public File {
+ public:
+  VersionFile(Context& context, Ino ino, StateId state, const store::StateRecord& record,
+              VersionPart part, EntryPlace place, std::uint64_t size);
+
+  Result<Attributes> attributes() override;
+  Caching caching() const override { return {kUntilTold, kUntilTold}; }
+  StateId state() const override { return state_; }
+  std::optional<EntryPlace> entry() const override { return place_; }
+  bool fresh() override;
+  Result<std::unique_ptr<Handle>> open(int flags) override;
+
+ private:
+  Context& context_;
+  const StateId state_;
+  const VersionId version_;
+  const VersionPart part_;
+  const EntryPlace place_;
+  const Attributes born_;  // as it was looked up: what a state that is gone leaves
+};
+
+Result<NodePtr> version_file(Context& context, StateId state, const CurrentVersion& now,
+                             VersionPart part, EntryPlace place);
+
+}  // namespace kvfs::fs

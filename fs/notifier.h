@@ -1,0 +1,59 @@
+// The thread that tells the kernel what it must no longer believe.
+//
+// Telling may block on the kernel's lock of a directory, which a request to this daemon can hold:
+// so it happens on this thread alone, which answers no request and which nobody waits for without a
+// bound. Any thread may post, in any operation; what is posted is told in order.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "codec/base/ids.h"
+#include "fs/inode.h"
+
+struct fuse_session;
+
+namespace kvfs::fs {
+
+class Notifier {
+ public:
+  Notifier();
+  ~Notifier();  // stop()
+
+  // From here on until stop(); what was posted before is dropped: no kernel knew anything.
+  void serve(fuse_session* session);
+  void stop();
+
+  void entry(Ino directory, std::string name);  // the name may stand for something else now
+  void attributes(Ino ino);                     // size, times, mode may have changed
+
+  // Waits until what was posted before has been told, at most `bound`, and not at all while the
+  // state is being removed (its removal may be what the kernel's lock and the caller wait for).
+  void wait(StateId state, std::chrono::milliseconds bound);
+  void removing(StateId state, bool begins);
+
+ private:
+  struct Notice {
+    Ino ino = 0;
+    std::string name;  // none: attributes
+  };
+  void post(Notice notice);
+  void run();
+
+  std::mutex mutex_;  // guards everything below but thread_
+  std::condition_variable changed_;
+  std::deque<Notice> queue_;
+  std::uint64_t posted_ = 0, told_ = 0;
+  std::unordered_map<StateId, int> removing_;
+  fuse_session* session_ = nullptr;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace kvfs::fs

@@ -1,0 +1,83 @@
+#include "fs/version_files.h"
+
+#include <string>
+#include <utility>
+
+namespace kvfs::fs {
+
+Result<std::unique_ptr<store::FileView>> VersionFiles::make(VersionPart part) {
+  switch (part) {
+    case VersionPart::kStateJson:
+      return store::state_json_view(store_, record_);
+    case VersionPart::kText:
+      return store::text_view(store_, record_);
+    case VersionPart::kTokens:
+      return store::tokens_view(store_, record_);
+    case VersionPart::kFirstLayer:
+      break;
+  }
+  const int layer = static_cast<int>(part) - static_cast<int>(VersionPart::kFirstLayer);
+  if (layer < 0 || static_cast<std::size_t>(layer) >= record_.layers.size()) {
+    return fail(ErrorCode::kNotFound, "layer " + std::to_string(layer),
+                "the model has " + std::to_string(record_.layers.size()));
+  }
+  return store::layer_view(store_, record_, static_cast<std::uint16_t>(layer));
+}
+
+Result<std::shared_ptr<store::FileView>> VersionFiles::view(VersionPart part) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto view = views_[part].lock()) return view;
+  }
+  KVFS_ASSIGN(std::shared_ptr<store::FileView> view, make(part));
+  const std::lock_guard lock(mutex_);
+  views_[part] = view;
+  sizes_[part] = view->size();
+  return view;
+}
+
+Result<std::uint64_t> VersionFiles::size(VersionPart part) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = sizes_.find(part); it != sizes_.end()) return it->second;
+  }
+  KVFS_ASSIGN(const auto view, view(part));
+  return view->size();
+}
+
+Result<std::shared_ptr<VersionFiles>> VersionCache::get(VersionId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = recent_.begin(); it != recent_.end(); ++it) {
+      if (it->first != id) continue;
+      recent_.splice(recent_.begin(), recent_, it);
+      return it->second;
+    }
+  }
+  KVFS_ASSIGN(store::VersionRecord record, store_.version(id));
+  auto files = std::make_shared<VersionFiles>(store_, std::move(record));
+  const std::lock_guard lock(mutex_);
+  recent_.emplace_front(id, files);
+  if (recent_.size() > kKept) recent_.pop_back();
+  return files;
+}
+
+Result<std::unique_ptr<VersionPins>> VersionPins::hold(store::Store& store,
+                                                       const store::VersionRecord& record) {
+  std::unique_ptr<VersionPins> pins(new VersionPins(store));
+  pins->blocks_.reserve(record.blocks.size());
+  for (const BlockId block : record.blocks) {
+    if (!store.pin(block)) {
+      return fail(ErrorCode::kNotFound, "an older version", "it was dropped",
+                  "open the file again");
+    }
+    pins->blocks_.push_back(block);
+  }
+  return pins;
+}
+
+VersionPins::~VersionPins() {
+  for (const BlockId block : blocks_) store_.unpin(block);
+}
+
+}  // namespace kvfs::fs
