@@ -37,17 +37,19 @@ Result<std::string> identity_of(const std::filesystem::path& path) {
     return fail(ErrorCode::kNotFound, "model " + path.string(), std::strerror(errno));
   }
   std::ostringstream line;
-  line << kFingerprintSeed << ' ' << s.st_size << ' ' << s.st_mtim.tv_sec << '.' << s.st_mtim.tv_nsec << ' '
-       << s.st_dev << ':' << s.st_ino << ' ' << path.string();
+  line << kFingerprintSeed << ' ' << s.st_size << ' ' << s.st_mtim.tv_sec << '.'
+       << s.st_mtim.tv_nsec << ' ' << s.st_dev << ':' << s.st_ino << ' ' << path.string();
   return line.str();
 }
 
-std::filesystem::path cache_file(const std::filesystem::path& cache_dir, const std::filesystem::path& path) {
+std::filesystem::path cache_file(const std::filesystem::path& cache_dir,
+                                 const std::filesystem::path& path) {
   return cache_dir / ("fingerprint-" + digest_of(as_bytes(path.string()), "path").hex());
 }
 
 // A cache: what cannot be read or written only costs time.
-void remember(const std::filesystem::path& at, const std::string& identity, const ModelFingerprint& fingerprint) {
+void remember(const std::filesystem::path& at, const std::string& identity,
+              const ModelFingerprint& fingerprint) {
   std::error_code ignored;
   std::filesystem::create_directories(at.parent_path(), ignored);
   const std::filesystem::path temporary = at.string() + ".new";
@@ -59,9 +61,11 @@ void remember(const std::filesystem::path& at, const std::string& identity, cons
   std::filesystem::rename(temporary, at, ignored);
 }
 
-Result<ModelFingerprint> fingerprint_of(const container::GgufFile& file, const std::filesystem::path& cache_dir) {
+Result<ModelFingerprint> fingerprint_of(const container::GgufFile& file,
+                                        const std::filesystem::path& cache_dir) {
   KVFS_ASSIGN(const std::string identity, identity_of(file.path()));
-  const std::filesystem::path at = cache_dir.empty() ? cache_dir : cache_file(cache_dir, file.path());
+  const std::filesystem::path at =
+      cache_dir.empty() ? cache_dir : cache_file(cache_dir, file.path());
   if (!at.empty()) {
     std::ifstream cached(at);
     std::string line;
@@ -98,7 +102,8 @@ std::string config_json(const LlamaConfig& c, bool tied) {
 }  // namespace
 
 Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, Compute compute,
-                                             const DeviceChoice& device, const std::filesystem::path& cache_dir) {
+                                             const DeviceChoice& device,
+                                             const std::filesystem::path& cache_dir) {
   KVFS_ASSIGN(const Device chosen, choose_device(device));
   KVFS_ASSIGN(const std::unique_ptr<container::GgufFile> file, container::GgufFile::open(path));
   KVFS_ASSIGN(const LlamaModel model, read_llama(*file));
@@ -127,8 +132,8 @@ Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, 
   KVFS_ASSIGN(card->tokenizer, text::load_tokenizer(*file));
   if (card->tokenizer->vocab_size() > info.vocab_size) {
     return fail(ErrorCode::kCorrupt, "model " + path.string(),
-                "its tokenizer has " + std::to_string(card->tokenizer->vocab_size()) + " tokens, its embedding " +
-                    std::to_string(info.vocab_size),
+                "its tokenizer has " + std::to_string(card->tokenizer->vocab_size()) +
+                    " tokens, its embedding " + std::to_string(info.vocab_size),
                 "fetch the file again");
   }
   if (auto chat = text::load_chat_template(*file, *card->tokenizer)) {

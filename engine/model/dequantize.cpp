@@ -26,8 +26,10 @@ bool is_supported(GgmlType type) {
     case GgmlType::kBF16:
     case GgmlType::kQ4_0:
     case GgmlType::kQ4_1:
-    case GgmlType::kQ8_0: return true;
-    default: return false;
+    case GgmlType::kQ8_0:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -67,17 +69,26 @@ void dequantize_q8(const std::uint8_t* p, std::span<float> out) {
 void dequantize_row(GgmlType type, ByteSpan source, std::span<float> out) {
   const std::uint8_t* p = source.data();
   switch (type) {
-    case GgmlType::kF32: std::memcpy(out.data(), p, out.size_bytes()); return;
+    case GgmlType::kF32:
+      std::memcpy(out.data(), p, out.size_bytes());
+      return;
     case GgmlType::kF16:
       for (std::size_t i = 0; i < out.size(); ++i) out[i] = fp16_to_float(half_at(p + 2 * i));
       return;
     case GgmlType::kBF16:
       for (std::size_t i = 0; i < out.size(); ++i) out[i] = bf16_to_float(half_at(p + 2 * i));
       return;
-    case GgmlType::kQ4_0: dequantize_q4(false, p, out); return;
-    case GgmlType::kQ4_1: dequantize_q4(true, p, out); return;
-    case GgmlType::kQ8_0: dequantize_q8(p, out); return;
-    default: return;  // is_supported() was asked when the file was read
+    case GgmlType::kQ4_0:
+      dequantize_q4(false, p, out);
+      return;
+    case GgmlType::kQ4_1:
+      dequantize_q4(true, p, out);
+      return;
+    case GgmlType::kQ8_0:
+      dequantize_q8(p, out);
+      return;
+    default:
+      return;  // is_supported() was asked when the file was read
   }
 }
 

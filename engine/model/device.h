@@ -14,7 +14,8 @@ struct Device {
   int index = 0;
 };
 
-// kUnsupported when CUDA is asked for and this build or machine has none. Auto falls back to the CPU.
+// kUnsupported when CUDA is asked for and this build or machine has none. Auto falls back to the
+// CPU.
 Result<Device> choose_device(const DeviceChoice& choice);
 
 // What decides which states may share computed bits.

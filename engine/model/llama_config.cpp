@@ -45,8 +45,9 @@ class Reader {
   Result<int> count_at(const char* name) const {
     KVFS_ASSIGN(const std::uint64_t value, file_.unsigned_at(key(name)));
     if (value == 0 || value > kMaxDimension) {
-      return fail(ErrorCode::kInvalid, what_, key(name) + " is " + std::to_string(value) +
-                                                  ", wanted 1 to " + std::to_string(kMaxDimension));
+      return fail(ErrorCode::kInvalid, what_,
+                  key(name) + " is " + std::to_string(value) + ", wanted 1 to " +
+                      std::to_string(kMaxDimension));
     }
     return static_cast<int>(value);
   }
@@ -59,8 +60,9 @@ class Reader {
     LlamaConfig& c = model_.config;
     KVFS_ASSIGN(c.architecture, file_.string_at("general.architecture"));
     if (c.architecture != "llama") {
-      return unsupported("general.architecture is '" + c.architecture + "', known: " + kKnownFamilies,
-                         "use a model of a known family");
+      return unsupported(
+          "general.architecture is '" + c.architecture + "', known: " + kKnownFamilies,
+          "use a model of a known family");
     }
     KVFS_ASSIGN(c.layers, count_at("block_count"));
     KVFS_ASSIGN(c.context, count_at("context_length"));
@@ -73,7 +75,8 @@ class Reader {
     KVFS_ASSIGN(const double epsilon, file_.real_at(key("attention.layer_norm_rms_epsilon")));
     if (!(epsilon > 0.0 && epsilon < 1.0)) {
       return fail(ErrorCode::kInvalid, what_,
-                  key("attention.layer_norm_rms_epsilon") + " is " + std::to_string(epsilon) + ", wanted 0 to 1");
+                  key("attention.layer_norm_rms_epsilon") + " is " + std::to_string(epsilon) +
+                      ", wanted 0 to 1");
     }
     c.rms_epsilon = static_cast<float>(epsilon);
 
@@ -82,20 +85,23 @@ class Reader {
     }
     if (c.heads % c.kv_heads != 0) {
       return fail(ErrorCode::kInvalid, what_,
-                  key("attention.head_count") + " " + std::to_string(c.heads) + " is no multiple of " +
-                      key("attention.head_count_kv") + " " + std::to_string(c.kv_heads));
+                  key("attention.head_count") + " " + std::to_string(c.heads) +
+                      " is no multiple of " + key("attention.head_count_kv") + " " +
+                      std::to_string(c.kv_heads));
     }
     if (value_width != c.head_width) {
       return unsupported(key("attention.value_length") + " differs from attention.key_length");
     }
     // The kernels work on 32 columns at a time.
-    if (c.width % 32 != 0 || c.ffn_width % 32 != 0 || c.head_width % 32 != 0 || c.head_width > 1024) {
+    if (c.width % 32 != 0 || c.ffn_width % 32 != 0 || c.head_width % 32 != 0 ||
+        c.head_width > 1024) {
       return unsupported("embedding_length " + std::to_string(c.width) + ", feed_forward_length " +
-                         std::to_string(c.ffn_width) + " or the head width " + std::to_string(c.head_width) +
-                         " is no multiple of 32");
+                         std::to_string(c.ffn_width) + " or the head width " +
+                         std::to_string(c.head_width) + " is no multiple of 32");
     }
     KVFS_ASSIGN(const int experts, count_or_zero("expert_count"));
-    if (experts > 0) return unsupported(key("expert_count") + " is set: mixtures of experts are not known");
+    if (experts > 0)
+      return unsupported(key("expert_count") + " is set: mixtures of experts are not known");
     return {};
   }
 
@@ -110,12 +116,14 @@ class Reader {
     KVFS_ASSIGN(const int turned, count_at("rope.dimension_count", c.head_width));
     if (turned != c.head_width) {
       return unsupported(key("rope.dimension_count") + " is " + std::to_string(turned) +
-                         ", only the whole head width " + std::to_string(c.head_width) + " is known");
+                         ", only the whole head width " + std::to_string(c.head_width) +
+                         " is known");
     }
     if (file_.has(key("rope.freq_base"))) {
       KVFS_ASSIGN(const double base, file_.real_at(key("rope.freq_base")));
       if (!(base > 1.0 && base < 1e12)) {
-        return fail(ErrorCode::kInvalid, what_, key("rope.freq_base") + " is " + std::to_string(base));
+        return fail(ErrorCode::kInvalid, what_,
+                    key("rope.freq_base") + " is " + std::to_string(base));
       }
       c.rope_base = static_cast<float>(base);
     }
@@ -129,7 +137,8 @@ class Reader {
     if (scaling == "linear" && file_.has(key("rope.scaling.factor"))) {
       KVFS_ASSIGN(const double factor, file_.real_at(key("rope.scaling.factor")));
       if (!(factor >= 1.0 && factor < 1e6)) {
-        return fail(ErrorCode::kInvalid, what_, key("rope.scaling.factor") + " is " + std::to_string(factor));
+        return fail(ErrorCode::kInvalid, what_,
+                    key("rope.scaling.factor") + " is " + std::to_string(factor));
       }
       c.rope_scale = static_cast<float>(factor);
     }
@@ -139,12 +148,14 @@ class Reader {
   Result<const GgufTensor*> tensor(const std::string& name, std::vector<std::uint64_t> dims) {
     const GgufTensor* found = file_.find_tensor(name);
     if (found == nullptr) {
-      return fail(ErrorCode::kCorrupt, what_, "tensor " + name + " is missing", "fetch the file again");
+      return fail(ErrorCode::kCorrupt, what_, "tensor " + name + " is missing",
+                  "fetch the file again");
     }
     if (found->dims != dims) {
-      return fail(ErrorCode::kCorrupt, what_,
-                  "tensor " + name + " is " + shape_text(found->dims) + ", wanted " + shape_text(dims),
-                  "fetch the file again");
+      return fail(
+          ErrorCode::kCorrupt, what_,
+          "tensor " + name + " is " + shape_text(found->dims) + ", wanted " + shape_text(dims),
+          "fetch the file again");
     }
     if (!is_supported(found->type)) {
       return unsupported("tensor " + name + " is " + std::string(name_of(found->type)) +
@@ -160,7 +171,8 @@ class Reader {
   Result<const GgufTensor*> vector(const std::string& name, int length) {
     KVFS_ASSIGN(const GgufTensor* found, tensor(name, {static_cast<std::uint64_t>(length)}));
     if (found->type != GgmlType::kF32) {
-      return unsupported("tensor " + name + " is " + std::string(name_of(found->type)) + ", wanted F32");
+      return unsupported("tensor " + name + " is " + std::string(name_of(found->type)) +
+                         ", wanted F32");
     }
     return found;
   }
@@ -171,7 +183,8 @@ class Reader {
     const GgufTensor* embedding = file_.find_tensor("token_embd.weight");
     if (embedding == nullptr || embedding->dims.size() != 2 || embedding->dims[1] == 0 ||
         embedding->dims[1] > kMaxDimension) {
-      return fail(ErrorCode::kCorrupt, what_, "tensor token_embd.weight is missing or no matrix", "fetch the file again");
+      return fail(ErrorCode::kCorrupt, what_, "tensor token_embd.weight is missing or no matrix",
+                  "fetch the file again");
     }
     KVFS_ASSIGN(c.vocab, count_at("vocab_size", static_cast<int>(embedding->dims[1])));
     KVFS_ASSIGN(t.embedding, matrix("token_embd.weight", c.width, c.vocab));
@@ -212,7 +225,8 @@ class Reader {
   Status refuse_unknown_tensors() const {
     for (const GgufTensor& tensor : file_.tensors()) {
       if (!known_.contains(tensor.name)) {
-        return unsupported("tensor " + tensor.name + " has no place in the llama family as known here");
+        return unsupported("tensor " + tensor.name +
+                           " has no place in the llama family as known here");
       }
     }
     return {};
@@ -245,7 +259,8 @@ std::vector<float> rope_frequencies(const LlamaModel& model) {
   for (std::size_t i = 0; i < half; ++i) {
     // fp32 steps, as transformers has them: the yardstick compares bits of angles.
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(c.head_width);
-    const auto power = static_cast<float>(std::pow(static_cast<double>(c.rope_base), static_cast<double>(exponent)));
+    const auto power = static_cast<float>(
+        std::pow(static_cast<double>(c.rope_base), static_cast<double>(exponent)));
     frequencies[i] = 1.0F / power / divisors[i] / c.rope_scale;
   }
   return frequencies;

@@ -14,17 +14,17 @@
 namespace kvfs::model {
 
 struct LlamaConfig {
-  std::string architecture;      // "llama"
+  std::string architecture;  // "llama"
   int layers = 0;
-  int width = 0;                 // of the residual stream (n_embd)
+  int width = 0;  // of the residual stream (n_embd)
   int heads = 0;
   int kv_heads = 0;
-  int head_width = 0;            // of a query, key and value head
+  int head_width = 0;  // of a query, key and value head
   int ffn_width = 0;
   int vocab = 0;
-  int context = 0;               // tokens
+  int context = 0;  // tokens
   float rope_base = 10000.0F;
-  float rope_scale = 1.0F;       // linear scaling: positions are divided by it
+  float rope_scale = 1.0F;  // linear scaling: positions are divided by it
   float rms_epsilon = 1e-5F;
 
   LayerShape layer_shape() const;
@@ -33,22 +33,23 @@ struct LlamaConfig {
 // Matrices are [outputs, inputs] with inputs contiguous (dims = {inputs, outputs}). GGUF keeps the
 // rows of wq and wk permuted for interleaved RoPE: see unpermuted_row().
 struct LlamaLayerTensors {
-  const container::GgufTensor* attn_norm;    // [width] F32
-  const container::GgufTensor* wq;           // [heads · head_width, width]
-  const container::GgufTensor* wk;           // [kv_heads · head_width, width]
-  const container::GgufTensor* wv;           // [kv_heads · head_width, width]
-  const container::GgufTensor* wo;           // [width, heads · head_width]
-  const container::GgufTensor* ffn_norm;     // [width] F32
-  const container::GgufTensor* gate;         // [ffn_width, width]
-  const container::GgufTensor* up;           // [ffn_width, width]
-  const container::GgufTensor* down;         // [width, ffn_width]
+  const container::GgufTensor* attn_norm;  // [width] F32
+  const container::GgufTensor* wq;         // [heads · head_width, width]
+  const container::GgufTensor* wk;         // [kv_heads · head_width, width]
+  const container::GgufTensor* wv;         // [kv_heads · head_width, width]
+  const container::GgufTensor* wo;         // [width, heads · head_width]
+  const container::GgufTensor* ffn_norm;   // [width] F32
+  const container::GgufTensor* gate;       // [ffn_width, width]
+  const container::GgufTensor* up;         // [ffn_width, width]
+  const container::GgufTensor* down;       // [width, ffn_width]
 };
 
 struct LlamaTensors {
   const container::GgufTensor* embedding;    // [vocab, width]
   const container::GgufTensor* output_norm;  // [width] F32
   const container::GgufTensor* output;       // [vocab, width]; the embedding when tied
-  const container::GgufTensor* rope_freqs;   // [head_width / 2] F32 divisors of frequencies; may be null
+  const container::GgufTensor*
+      rope_freqs;  // [head_width / 2] F32 divisors of frequencies; may be null
   std::vector<LlamaLayerTensors> layers;
   bool tied() const { return output == embedding; }
 };

@@ -10,8 +10,10 @@ namespace kvfs::model {
 Result<Device> choose_device(const DeviceChoice& choice) {
   if (choice.kind == DeviceChoice::Kind::kCpu) return Device{};
 #ifdef KVFS_CUDA
-  if (cuda::device_count() > choice.index) return Device{.cuda = true, .index = choice.index};
-  const std::string why = "no such GPU: this machine has " + std::to_string(cuda::device_count());
+  const Result<int> count = cuda::device_count();
+  if (count && choice.index < *count) return Device{.cuda = true, .index = choice.index};
+  const std::string why =
+      count ? "no such GPU: this machine has " + std::to_string(*count) : count.error().why;
 #else
   const std::string why = "this build has no CUDA";
 #endif
@@ -22,10 +24,11 @@ Result<Device> choose_device(const DeviceChoice& choice) {
 
 KernelClass kernel_class(const Device& device, Compute compute) {
   const bool reference = compute == Compute::kReference;
-  return {.name = std::string(device.cuda ? "cuda" : "cpu") + (reference ? "-reference-1" : "-fast-1"),
-          .kv_dtype = reference ? DType::kF32 : DType::kBF16,
-          // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.
-          .one_path = !device.cuda && !reference};
+  return {
+      .name = std::string(device.cuda ? "cuda" : "cpu") + (reference ? "-reference-1" : "-fast-1"),
+      .kv_dtype = reference ? DType::kF32 : DType::kBF16,
+      // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.
+      .one_path = !device.cuda && !reference};
 }
 
 Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options) {

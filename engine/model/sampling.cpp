@@ -11,7 +11,8 @@ namespace {
 std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::uint64_t counter) {
   auto key0 = static_cast<std::uint32_t>(seed);
   auto key1 = static_cast<std::uint32_t>(seed >> 32);
-  std::array<std::uint32_t, 4> x{static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32), 0, 0};
+  std::array<std::uint32_t, 4> x{static_cast<std::uint32_t>(counter),
+                                 static_cast<std::uint32_t>(counter >> 32), 0, 0};
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53U} * x[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * x[2];
@@ -38,11 +39,14 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.value != b.value ? a.value > b.value : a.id < b.id;
 }
 
-std::vector<Candidate> penalized(std::span<const float> logits, std::span<const TokenId> recent, float penalty) {
+std::vector<Candidate> penalized(std::span<const float> logits, std::span<const TokenId> recent,
+                                 float penalty) {
   std::vector<Candidate> candidates(logits.size());
-  for (std::size_t i = 0; i < logits.size(); ++i) candidates[i] = {logits[i], static_cast<TokenId>(i)};
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    candidates[i] = {logits[i], static_cast<TokenId>(i)};
   if (penalty == 1.0F) return candidates;
-  std::vector<TokenId> window(recent.end() - std::min<std::ptrdiff_t>(kRepeatWindow, std::ssize(recent)), recent.end());
+  std::vector<TokenId> window(
+      recent.end() - std::min<std::ptrdiff_t>(kRepeatWindow, std::ssize(recent)), recent.end());
   std::sort(window.begin(), window.end());
   window.erase(std::unique(window.begin(), window.end()), window.end());
   for (const TokenId id : window) {
@@ -60,22 +64,24 @@ void keep_nucleus(std::vector<Candidate>& candidates, double total, float top_p)
   std::size_t kept = 0;
   std::size_t sorted = 0;
   // Sorted in growing pieces: the nucleus is mostly a few of tens of thousands.
-  for (std::size_t piece = 128; kept < candidates.size() && (kept == 0 || sum < wanted); piece *= 4) {
+  for (std::size_t piece = 128; kept < candidates.size() && (kept == 0 || sum < wanted);
+       piece *= 4) {
     const std::size_t end = std::min(candidates.size(), sorted + piece);
     const auto from = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
     const auto to = candidates.begin() + static_cast<std::ptrdiff_t>(end);
     if (to != candidates.end()) std::nth_element(from, to, candidates.end(), before);
     std::sort(from, to, before);
     sorted = end;
-    while (kept < sorted && (kept == 0 || sum < wanted)) sum += static_cast<double>(candidates[kept++].value);
+    while (kept < sorted && (kept == 0 || sum < wanted))
+      sum += static_cast<double>(candidates[kept++].value);
   }
   candidates.resize(kept);
 }
 
 }  // namespace
 
-TokenId sample(std::span<const float> logits, std::span<const TokenId> recent, const SamplingParams& params,
-               Position position) {
+TokenId sample(std::span<const float> logits, std::span<const TokenId> recent,
+               const SamplingParams& params, Position position) {
   std::vector<Candidate> candidates = penalized(logits, recent, params.repeat_penalty);
   const Candidate best = *std::min_element(candidates.begin(), candidates.end(), before);
   if (!(params.temperature > 0.0F)) return best.id;
@@ -96,7 +102,8 @@ TokenId sample(std::span<const float> logits, std::span<const TokenId> recent, c
   }
 
   // By id, so that the draw does not depend on how the candidates were selected.
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   total = 0.0;
   for (const Candidate& c : candidates) total += static_cast<double>(c.value);
   const double target = uniform(params.seed, position) * total;

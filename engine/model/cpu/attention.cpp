@@ -26,12 +26,15 @@ Attention::Partial Attention::make_partial() const {
 void Attention::attend(int layer, const std::vector<RowRun>& runs, const float* queries,
                        std::size_t stride, float* out, ForkJoin& pool) {
   const auto units = static_cast<int>(runs.size()) * shape_.kv_heads;
-  if (units < 8 * pool.threads()) attend_split(layer, runs, queries, stride, out, pool);
-  else attend_whole(layer, runs, queries, stride, out, pool);
+  if (units < 8 * pool.threads())
+    attend_split(layer, runs, queries, stride, out, pool);
+  else
+    attend_whole(layer, runs, queries, stride, out, pool);
 }
 
-void Attention::attend_page(int layer, const RowRun& run, int kv_head, int page, const float* queries,
-                            std::size_t stride, float* scores, Partial& to) const {
+void Attention::attend_page(int layer, const RowRun& run, int kv_head, int page,
+                            const float* queries, std::size_t stride, float* scores,
+                            Partial& to) const {
   const Page& at = run.sequence->page(page);
   const AttendPage task{
       .queries = queries + static_cast<std::size_t>(run.first_row) * stride +
@@ -48,8 +51,10 @@ void Attention::attend_page(int layer, const RowRun& run, int kv_head, int page,
       .sums = to.sums.data(),
       .outputs = to.outputs.data(),
   };
-  if (shape_.dtype == DType::kF32) kernels_.attend_f32(task);
-  else kernels_.attend_bf16(task);
+  if (shape_.dtype == DType::kF32)
+    kernels_.attend_f32(task);
+  else
+    kernels_.attend_bf16(task);
 }
 
 void Attention::merge(const RowRun& run, Partial& into, const Partial& page) const {
@@ -107,12 +112,14 @@ void Attention::attend_split(int layer, const std::vector<RowRun>& runs, const f
   pool.for_each(static_cast<int>(units.size()), [&](int unit, int thread) {
     const Unit& u = units[static_cast<std::size_t>(unit)];
     attend_page(layer, runs[u.run], u.kv_head, u.page, queries, stride,
-                scores_[static_cast<std::size_t>(thread)].data(), split_[static_cast<std::size_t>(unit)]);
+                scores_[static_cast<std::size_t>(thread)].data(),
+                split_[static_cast<std::size_t>(unit)]);
   });
   for (std::size_t i = 0; i < units.size();) {
     const RowRun& run = runs[units[i].run];
     const int pages = last_page(run) + 1;
-    for (int page = 1; page < pages; ++page) merge(run, split_[i], split_[i + static_cast<std::size_t>(page)]);
+    for (int page = 1; page < pages; ++page)
+      merge(run, split_[i], split_[i + static_cast<std::size_t>(page)]);
     finish(run, units[i].kv_head, split_[i], out);
     i += static_cast<std::size_t>(pages);
   }

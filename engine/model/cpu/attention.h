@@ -17,8 +17,8 @@ namespace kvfs::model::cpu {
 // Rows of a step that follow each other in one sequence, all in one page.
 struct RowRun {
   const PagedSequence* sequence;
-  int first_row;       // in the step
-  int count;           // at most kAttendPositions
+  int first_row;  // in the step
+  int count;      // at most kAttendPositions
   Position first_pos;
 };
 
@@ -43,10 +43,10 @@ class Attention {
                    std::size_t stride, float* scores, Partial& to) const;
   void merge(const RowRun& run, Partial& into, const Partial& page) const;
   void finish(const RowRun& run, int kv_head, const Partial& from, float* out) const;
-  void attend_whole(int layer, const std::vector<RowRun>& runs, const float* queries, std::size_t stride,
-                    float* out, ForkJoin& pool);
-  void attend_split(int layer, const std::vector<RowRun>& runs, const float* queries, std::size_t stride,
-                    float* out, ForkJoin& pool);
+  void attend_whole(int layer, const std::vector<RowRun>& runs, const float* queries,
+                    std::size_t stride, float* out, ForkJoin& pool);
+  void attend_split(int layer, const std::vector<RowRun>& runs, const float* queries,
+                    std::size_t stride, float* out, ForkJoin& pool);
 
   const Kernels& kernels_;
   int heads_;

@@ -13,18 +13,21 @@ constexpr int kBatch = 16;
 
 class CpuModel final : public Model {
  public:
-  CpuModel(std::unique_ptr<container::GgufFile> file, std::unique_ptr<LlamaModel> model, ModelInfo info,
-           const PageShape& shape, std::uint64_t budget, std::unique_ptr<ForkJoin> threads)
+  CpuModel(std::unique_ptr<container::GgufFile> file, std::unique_ptr<LlamaModel> model,
+           ModelInfo info, const PageShape& shape, std::uint64_t budget,
+           std::unique_ptr<ForkJoin> threads)
       : file_(std::move(file)),
         model_(std::move(model)),
         info_(std::move(info)),
         pool_(shape, budget),
         threads_(std::move(threads)) {}
 
-  Status load(Compute compute, const Kernels& kernels, const std::function<void(double)>& progress) {
-    if (compute == Compute::kReference) set_torch_threads(threads_->threads());
+  Status load(Compute compute, const Kernels& kernels,
+              const std::function<void(double)>& progress) {
+    if (compute == Compute::kReference) keep_torch_single();
     KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels, *threads_, progress));
-    forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels, *threads_, kSlice);
+    forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels,
+                                         *threads_, kSlice);
     return {};
   }
 
@@ -34,7 +37,8 @@ class CpuModel final : public Model {
     return static_cast<const PagedSequence&>(sequence).fork();
   }
 
-  Status prefill(Sequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) override {
+  Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
+                 std::span<float> logits) override {
     auto& paged = static_cast<PagedSequence&>(sequence);
     if (tokens.empty()) return fail(ErrorCode::kInvalid, "read a prompt", "it has no tokens");
     const Position before = paged.next_pos();
@@ -60,7 +64,9 @@ class CpuModel final : public Model {
 
   Status decode(std::span<DecodeItem> items) override {
     if (items.empty() || items.size() > kBatch) {
-      return fail(ErrorCode::kInvalid, "generate tokens", std::to_string(items.size()) + " sequences, wanted 1 to " + std::to_string(kBatch));
+      return fail(
+          ErrorCode::kInvalid, "generate tokens",
+          std::to_string(items.size()) + " sequences, wanted 1 to " + std::to_string(kBatch));
     }
     std::vector<StepRow> rows;
     Status done;
@@ -72,8 +78,10 @@ class CpuModel final : public Model {
     }
     if (done) done = forward_->step(rows, false);
     for (const StepRow& row : rows) {
-      if (done) row.sequence->advance(1);
-      else row.sequence->truncate(row.pos);  // gives back what was reserved
+      if (done)
+        row.sequence->advance(1);
+      else
+        row.sequence->truncate(row.pos);  // gives back what was reserved
     }
     return done;
   }
@@ -82,21 +90,26 @@ class CpuModel final : public Model {
   Status truncate(Sequence& sequence, Position end) override {
     auto& paged = static_cast<PagedSequence&>(sequence);
     if (end < 0 || end > paged.next_pos()) {
-      return fail(ErrorCode::kInvalid, "truncate a sequence",
-                  "it has " + std::to_string(paged.next_pos()) + " tokens, not " + std::to_string(end));
+      return fail(
+          ErrorCode::kInvalid, "truncate a sequence",
+          "it has " + std::to_string(paged.next_pos()) + " tokens, not " + std::to_string(end));
     }
     paged.truncate(end);
     return {};
   }
 
-  Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer, std::int32_t block) override {
+  Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer,
+                                      std::int32_t block) override {
     const auto& paged = static_cast<const PagedSequence&>(sequence);
     const PageShape& shape = pool_.shape();
     const int count = std::min(kPage, paged.next_pos() - block * kPage);
     if (layer >= shape.layers || block < 0 || count <= 0) {
-      return fail(ErrorCode::kInvalid, "take KV out", "there is no block " + std::to_string(block) + " of layer " + std::to_string(layer));
+      return fail(
+          ErrorCode::kInvalid, "take KV out",
+          "there is no block " + std::to_string(block) + " of layer " + std::to_string(layer));
     }
-    KvPiece piece{.layer = layer, .head_begin = 0, .head_count = static_cast<std::uint16_t>(shape.kv_heads)};
+    KvPiece piece{
+        .layer = layer, .head_begin = 0, .head_count = static_cast<std::uint16_t>(shape.kv_heads)};
     for (int i = 0; i < count; ++i) piece.positions.push_back(block * kPage + i);
     const std::size_t row = static_cast<std::size_t>(shape.width) * size_of(shape.dtype);
     const std::size_t head_bytes = static_cast<std::size_t>(count) * row;
@@ -106,7 +119,8 @@ class CpuModel final : public Model {
     const MutableByteSpan values(piece.value);
     for (int head = 0; head < shape.kv_heads; ++head) {
       const std::size_t at = static_cast<std::size_t>(head) * head_bytes;
-      paged.page(block).read(layer, head, count, keys.subspan(at, head_bytes), values.subspan(at, head_bytes));
+      paged.page(block).read(layer, head, count, keys.subspan(at, head_bytes),
+                             values.subspan(at, head_bytes));
     }
     std::vector<KvPiece> pieces;
     pieces.push_back(std::move(piece));
@@ -124,15 +138,18 @@ class CpuModel final : public Model {
   std::uint64_t kv_bytes_budget() const override { return pool_.budget(); }
 
  private:
-  Status make_room(PagedSequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) {
+  Status make_room(PagedSequence& sequence, std::span<const TokenId> tokens,
+                   std::span<float> logits) {
     const auto left = static_cast<std::size_t>(info_.context_length - sequence.next_pos());
     if (tokens.size() > left) {
       return fail(ErrorCode::kTooLarge, "read " + std::to_string(tokens.size()) + " tokens",
-                  "the context of " + std::to_string(info_.context_length) + " leaves " + std::to_string(left),
+                  "the context of " + std::to_string(info_.context_length) + " leaves " +
+                      std::to_string(left),
                   "shorten the text or start from a shorter state");
     }
     if (!logits.empty() && logits.size() != static_cast<std::size_t>(info_.vocab_size)) {
-      return fail(ErrorCode::kInternal, "read tokens", "room for logits is not the vocabulary's size");
+      return fail(ErrorCode::kInternal, "read tokens",
+                  "room for logits is not the vocabulary's size");
     }
     for (const TokenId token : tokens) {
       if (token < 0 || token >= info_.vocab_size) {
@@ -152,7 +169,8 @@ class CpuModel final : public Model {
 };
 
 std::string gib(std::uint64_t bytes) {
-  return std::to_string(bytes >> 30) + "." + std::to_string((bytes >> 20) % 1024 * 10 / 1024) + " GiB";
+  return std::to_string(bytes >> 30) + "." + std::to_string((bytes >> 20) % 1024 * 10 / 1024) +
+         " GiB";
 }
 
 }  // namespace
@@ -163,8 +181,11 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
   KVFS_ASSIGN(LlamaModel read, read_llama(*file));
   auto model = std::make_unique<LlamaModel>(std::move(read));
   const LlamaConfig& c = model->config;
-  const PageShape shape{.layers = c.layers, .kv_heads = c.kv_heads, .width = c.head_width,
-                        .dtype = options.compute == Compute::kReference ? DType::kF32 : DType::kBF16};
+  const PageShape shape{
+      .layers = c.layers,
+      .kv_heads = c.kv_heads,
+      .width = c.head_width,
+      .dtype = options.compute == Compute::kReference ? DType::kF32 : DType::kBF16};
 
   const std::uint64_t needed = weights_size(*model, options.compute) + shape.page_bytes();
   const std::uint64_t available = memory_available();
@@ -174,13 +195,15 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
                 "free memory or use a smaller model");
   }
   const std::uint64_t rest = std::min(available - needed, memory_total() / 2);
-  const std::uint64_t budget = options.kv_budget > 0 ? options.kv_budget : std::max(rest, shape.page_bytes());
+  const std::uint64_t budget =
+      options.kv_budget > 0 ? options.kv_budget : std::max(rest, shape.page_bytes());
 
   const int threads = options.threads > 0 ? options.threads : physical_cores();
   ModelInfo info = card.info;
-  info.device = "cpu (" + std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") + kernels.name + ")";
-  auto loaded = std::make_unique<CpuModel>(std::move(file), std::move(model), std::move(info), shape, budget,
-                                           std::make_unique<ForkJoin>(threads));
+  info.device = "cpu (" + std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") +
+                kernels.name + ")";
+  auto loaded = std::make_unique<CpuModel>(std::move(file), std::move(model), std::move(info),
+                                           shape, budget, std::make_unique<ForkJoin>(threads));
   KVFS_TRY(loaded->load(options.compute, kernels, options.progress));
   return loaded;
 }

@@ -8,8 +8,8 @@
 
 namespace kvfs::model::cpu {
 
-// kTooLarge before anything is allocated when the weights do not fit. kernels: for tests; best_kernels()
-// otherwise.
+// kTooLarge before anything is allocated when the weights do not fit. kernels: for tests;
+// best_kernels() otherwise.
 Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadOptions& options,
                                               const Kernels& kernels);
 

@@ -48,10 +48,10 @@ class ForkJoin {
   void work(int thread);
   void serve(int thread);
 
-  Loop loop_;                              // written by the owner while all workers wait
-  std::atomic<int> next_{0};               // unit
-  std::atomic<std::uint32_t> round_{0};    // grows with each loop; workers wait on it
-  std::atomic<std::uint32_t> busy_{0};     // workers not yet through with this round
+  Loop loop_;                            // written by the owner while all workers wait
+  std::atomic<int> next_{0};             // unit
+  std::atomic<std::uint32_t> round_{0};  // grows with each loop; workers wait on it
+  std::atomic<std::uint32_t> busy_{0};   // workers not yet through with this round
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -31,8 +31,8 @@ std::vector<RowRun> runs_of(std::span<const StepRow> rows) {
 
 }  // namespace
 
-Forward::Forward(const LlamaModel& model, Weights weights, const PageShape& shape, const Kernels& kernels,
-                 ForkJoin& pool, int max_rows)
+Forward::Forward(const LlamaModel& model, Weights weights, const PageShape& shape,
+                 const Kernels& kernels, ForkJoin& pool, int max_rows)
     : model_(model),
       weights_(std::move(weights)),
       kernels_(kernels),
@@ -68,7 +68,8 @@ void Forward::embed(std::span<const StepRow> rows) {
   const auto width = static_cast<std::size_t>(model_.config.width);
   const container::GgufTensor& table = *model_.tensors.embedding;
   for (std::size_t r = 0; r < rows.size(); ++r) {
-    dequantize_row(table.type, row_of(table, static_cast<std::size_t>(rows[r].token)), {&x_[r * width], width});
+    dequantize_row(table.type, row_of(table, static_cast<std::size_t>(rows[r].token)),
+                   {&x_[r * width], width});
   }
 }
 
@@ -83,7 +84,8 @@ void Forward::find_angles(std::span<const StepRow> rows) {
   }
 }
 
-Status Forward::layer(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs, bool reading) {
+Status Forward::layer(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
+                      bool reading) {
   const LlamaConfig& c = model_.config;
   const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
   const auto n = static_cast<int>(rows.size());
@@ -91,22 +93,26 @@ Status Forward::layer(int index, std::span<const StepRow> rows, const std::vecto
   const std::size_t qkv = static_cast<std::size_t>(q + 2 * c.kv_heads * c.head_width);
 
   norm(x_.data(), n, w.attn_norm, w.qkv);
-  KVFS_TRY(w.qkv.multiply(activations(normed_.data(), n, c.width, reading), {qkv_.data(), qkv, false}, pool_));
+  KVFS_TRY(w.qkv.multiply(activations(normed_.data(), n, c.width, reading),
+                          {qkv_.data(), qkv, false}, pool_));
   turn_and_store(index, rows);
   attention_.attend(index, runs, qkv_.data(), qkv, attended_.data(), pool_);
   quantize_rows(attended_.data(), n, q, w.attn_out);
   const auto width = static_cast<std::size_t>(c.width);
-  KVFS_TRY(w.attn_out.multiply(activations(attended_.data(), n, q, reading), {x_.data(), width, true}, pool_));
+  KVFS_TRY(w.attn_out.multiply(activations(attended_.data(), n, q, reading),
+                               {x_.data(), width, true}, pool_));
 
   norm(x_.data(), n, w.ffn_norm, w.gate_up);
   const std::size_t both = 2 * static_cast<std::size_t>(c.ffn_width);
-  KVFS_TRY(w.gate_up.multiply(activations(normed_.data(), n, c.width, reading), {gate_up_.data(), both, false}, pool_));
+  KVFS_TRY(w.gate_up.multiply(activations(normed_.data(), n, c.width, reading),
+                              {gate_up_.data(), both, false}, pool_));
   pool_.for_each(n, [&](int r, int) {
     const float* gate = &gate_up_[static_cast<std::size_t>(r) * both];
     kernels_.swiglu(gate, gate + c.ffn_width, c.ffn_width, &hidden_[size(r, c.ffn_width)]);
   });
   quantize_rows(hidden_.data(), n, c.ffn_width, w.down);
-  return w.down.multiply(activations(hidden_.data(), n, c.ffn_width, reading), {x_.data(), width, true}, pool_);
+  return w.down.multiply(activations(hidden_.data(), n, c.ffn_width, reading),
+                         {x_.data(), width, true}, pool_);
 }
 
 void Forward::turn_and_store(int layer, std::span<const StepRow> rows) {
@@ -120,11 +126,13 @@ void Forward::turn_and_store(int layer, std::span<const StepRow> rows) {
     float* at = &qkv_[size(r, q + 2 * kv)];
     const float* cosines = &cosines_[size(r, half)];
     const float* sines = &sines_[size(r, half)];
-    for (int h = 0; h < c.heads + c.kv_heads; ++h) kernels_.rotate(at + h * c.head_width, cosines, sines, half);
+    for (int h = 0; h < c.heads + c.kv_heads; ++h)
+      kernels_.rotate(at + h * c.head_width, cosines, sines, half);
     kernels_.scale(at, factor, q);
     Page& page = row.sequence->page(row.pos / kPage);
     for (int h = 0; h < c.kv_heads; ++h) {
-      page.put(layer, h, row.pos % kPage, at + q + h * c.head_width, at + q + kv + h * c.head_width);
+      page.put(layer, h, row.pos % kPage, at + q + h * c.head_width,
+               at + q + kv + h * c.head_width);
     }
   });
 }
@@ -135,14 +143,16 @@ Status Forward::logits(std::span<const StepRow> rows, bool reading) {
   int n = 0;
   for (std::size_t r = 0; r < rows.size(); ++r) {  // the rows that are asked for, to the front
     if (rows[r].logits.empty()) continue;
-    if (static_cast<std::size_t>(n) != r) std::memcpy(&x_[size(n, c.width)], &x_[r * width], width * sizeof(float));
+    if (static_cast<std::size_t>(n) != r)
+      std::memcpy(&x_[size(n, c.width)], &x_[r * width], width * sizeof(float));
     ++n;
   }
   if (n == 0) return {};
   const std::size_t stride = (static_cast<std::size_t>(c.vocab) + 7) / 8 * 8;
   logits_.resize(std::max(logits_.size(), static_cast<std::size_t>(n) * stride));
   norm(x_.data(), n, weights_.output_norm, weights_.output);
-  KVFS_TRY(weights_.output.multiply(activations(normed_.data(), n, c.width, reading), {logits_.data(), stride, false}, pool_));
+  KVFS_TRY(weights_.output.multiply(activations(normed_.data(), n, c.width, reading),
+                                    {logits_.data(), stride, false}, pool_));
   std::size_t at = 0;
   for (const StepRow& row : rows) {
     if (row.logits.empty()) continue;
@@ -152,7 +162,8 @@ Status Forward::logits(std::span<const StepRow> rows, bool reading) {
   return {};
 }
 
-void Forward::norm(const float* x, int rows, const std::vector<float>& weight, const Projection& to) {
+void Forward::norm(const float* x, int rows, const std::vector<float>& weight,
+                   const Projection& to) {
   const int width = model_.config.width;
   const bool quantized = to.wants_quantized();
   pool_.for_each(rows, [&](int r, int) {

@@ -33,7 +33,8 @@ class Forward {
  private:
   void embed(std::span<const StepRow> rows);
   void find_angles(std::span<const StepRow> rows);
-  Status layer(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs, bool reading);
+  Status layer(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
+               bool reading);
   void turn_and_store(int layer, std::span<const StepRow> rows);
   Status logits(std::span<const StepRow> rows, bool reading);
 
@@ -51,16 +52,16 @@ class Forward {
   std::vector<float> frequencies_;  // [head_width / 2]
 
   // Scratch for max_rows rows.
-  std::vector<float> x_;            // [rows, width]: the residual stream
-  std::vector<float> normed_;       // [rows, width]
-  std::vector<float> cosines_;      // [rows, head_width / 2]
+  std::vector<float> x_;        // [rows, width]: the residual stream
+  std::vector<float> normed_;   // [rows, width]
+  std::vector<float> cosines_;  // [rows, head_width / 2]
   std::vector<float> sines_;
-  std::vector<float> qkv_;          // [rows, (heads + 2 · kv_heads) · head_width]
-  std::vector<float> attended_;     // [rows, heads · head_width]
-  std::vector<float> gate_up_;      // [rows, 2 · ffn_width]
-  std::vector<float> hidden_;       // [rows, ffn_width]
-  std::vector<float> logits_;       // [rows with logits, vocab rounded up to 8]
-  std::vector<std::int8_t> int8_;   // [rows, widest input]
+  std::vector<float> qkv_;         // [rows, (heads + 2 · kv_heads) · head_width]
+  std::vector<float> attended_;    // [rows, heads · head_width]
+  std::vector<float> gate_up_;     // [rows, 2 · ffn_width]
+  std::vector<float> hidden_;      // [rows, ffn_width]
+  std::vector<float> logits_;      // [rows with logits, vocab rounded up to 8]
+  std::vector<std::int8_t> int8_;  // [rows, widest input]
   std::vector<float> scales_;
   std::vector<float> sums_;
 };

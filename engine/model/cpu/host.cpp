@@ -62,13 +62,16 @@ int physical_cores() {
   return std::max(1, std::min(static_cast<int>(cores.size()), quota_cores()));
 }
 
-std::uint64_t memory_total() { return std::min(meminfo("MemTotal"), number_in("/sys/fs/cgroup/memory.max")); }
+std::uint64_t memory_total() {
+  return std::min(meminfo("MemTotal"), number_in("/sys/fs/cgroup/memory.max"));
+}
 
 std::uint64_t memory_available() {
   std::uint64_t available = meminfo("MemAvailable");
   const std::uint64_t limit = number_in("/sys/fs/cgroup/memory.max");
   const std::uint64_t used = number_in("/sys/fs/cgroup/memory.current");
-  if (limit != kNoLimit && used != kNoLimit) available = std::min(available, limit - std::min(limit, used));
+  if (limit != kNoLimit && used != kNoLimit)
+    available = std::min(available, limit - std::min(limit, used));
   return available;
 }
 

@@ -5,8 +5,8 @@
 
 namespace kvfs::model::cpu {
 
-int physical_cores();                 // that this process may use, at least 1
-std::uint64_t memory_total();         // bytes
-std::uint64_t memory_available();     // bytes that can be taken without swapping
+int physical_cores();              // that this process may use, at least 1
+std::uint64_t memory_total();      // bytes
+std::uint64_t memory_available();  // bytes that can be taken without swapping
 
 }  // namespace kvfs::model::cpu

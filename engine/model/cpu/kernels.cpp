@@ -14,7 +14,8 @@ const Kernels& portable_kernels() {
 
 const Kernels* avx2_kernels() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c")) {
     return &avx2_table();
   }
 #endif

@@ -3,8 +3,8 @@
 //
 // "Same history, same bits" rests here: an output element is always computed by the same operations
 // in the same order, whatever the number of rows, the tile it falls in, or the thread. Integer sums
-// are exact; fp32 sums run over the inputs (blocks of 32, or one by one) upwards in one accumulator,
-// attention over keys upwards within a page and over pages upwards.
+// are exact; fp32 sums run over the inputs (blocks of 32, or one by one) upwards in one
+// accumulator, attention over keys upwards within a page and over pages upwards.
 //
 // Plain functions on plain memory, no allocation, any thread. Sizes are checked when a model is
 // loaded: row lengths are multiples of 32.
@@ -17,14 +17,16 @@
 
 namespace kvfs::model::cpu {
 
-inline constexpr int kBlock = 32;        // inputs that share a scale
-inline constexpr int kGroup = 8;         // outputs interleaved in a quantized matrix
-inline constexpr int kPanel = 32;        // outputs interleaved in a plain one; keys in a tile
+inline constexpr int kBlock = 32;  // inputs that share a scale
+inline constexpr int kGroup = 8;   // outputs interleaved in a quantized matrix
+inline constexpr int kPanel = 32;  // outputs interleaved in a plain one; keys in a tile
 inline constexpr int kPage = kBlockTokens;
 
 // Where column c of 16 lies among 16 bf16, so that even and odd halves of words are eight
 // neighbours each. Other element types keep their order.
-constexpr int bf16_slot(int c) { return (c & ~15) + ((c & 8) == 0 ? 2 * (c & 7) : 2 * (c & 7) + 1); }
+constexpr int bf16_slot(int c) {
+  return (c & ~15) + ((c & 8) == 0 ? 2 * (c & 7) : 2 * (c & 7) + 1);
+}
 
 // Rows of int8 with a scale for each block of 32: value ≈ scale · int8.
 struct QuantizedRows {
@@ -36,7 +38,8 @@ struct QuantizedRows {
 };
 
 enum class Packing : std::uint8_t {
-  kQ4_1,  // groups of 8 outputs; for each block of 32 inputs: 128 bytes of nibbles, 8 fp16 d, 8 fp16 m
+  kQ4_1,  // groups of 8 outputs; for each block of 32 inputs: 128 bytes of nibbles, 8 fp16 d, 8
+          // fp16 m
   kQ4_0,  // the same without m: it is −8·d
   kQ8_0,  // 256 bytes of int8, 8 fp16 d
   kF32,   // panels of 32 outputs, [inputs, 32]
@@ -48,7 +51,8 @@ struct MatrixView {
   Packing packing;
   int inputs;
   int outputs;
-  const std::uint8_t* data;  // packed, 64-byte aligned; the last group or panel is filled with zeros
+  const std::uint8_t*
+      data;  // packed, 64-byte aligned; the last group or panel is filled with zeros
 };
 
 // Where outputs go: y[row · stride + output], set or (residual) added to what is there.
@@ -60,19 +64,19 @@ struct Output {
 
 // Attention of some positions' queries to one page, for the heads that share one KV head.
 struct AttendPage {
-  const float* queries;       // row (position p, head g): queries + p · query_stride + g · width; scaled
+  const float* queries;  // row (position p, head g): queries + p · query_stride + g · width; scaled
   std::size_t query_stride;
-  int positions;              // at most kAttendPositions
-  int heads;                  // query heads that share the KV head
-  int width;                  // of a head
-  const void* keys;           // KvPages layout, bf16 or fp32
+  int positions;     // at most kAttendPositions
+  int heads;         // query heads that share the KV head
+  int width;         // of a head
+  const void* keys;  // KvPages layout, bf16 or fp32
   const void* values;
-  int first_valid;            // keys the first position may see, 1 … 256; each next position sees
-                              // one more, at most 256
-  float* scores;              // scratch [positions, heads, 256]
-  float* maxima;              // out [positions, heads]
-  float* sums;                // out [positions, heads]
-  float* outputs;             // out [positions, heads, width], not yet divided by the sum
+  int first_valid;  // keys the first position may see, 1 … 256; each next position sees
+                    // one more, at most 256
+  float* scores;    // scratch [positions, heads, 256]
+  float* maxima;    // out [positions, heads]
+  float* sums;      // out [positions, heads]
+  float* outputs;   // out [positions, heads, width], not yet divided by the sum
 };
 inline constexpr int kAttendPositions = 8;
 
@@ -88,9 +92,11 @@ struct Kernels {
   void (*rotate)(float* head, const float* cosines, const float* sines, int half);
 
   // Units begin … end (groups of 8 outputs) of a quantized matrix, all rows.
-  void (*multiply_quantized)(const QuantizedRows& x, const MatrixView& w, int begin, int end, Output out);
+  void (*multiply_quantized)(const QuantizedRows& x, const MatrixView& w, int begin, int end,
+                             Output out);
   // Units begin … end (panels of 32 outputs) of a plain one; x is [rows, inputs].
-  void (*multiply_plain)(const float* x, int rows, const MatrixView& w, int begin, int end, Output out);
+  void (*multiply_plain)(const float* x, int rows, const MatrixView& w, int begin, int end,
+                         Output out);
 
   void (*attend_bf16)(const AttendPage& task);
   void (*attend_f32)(const AttendPage& task);
@@ -103,7 +109,7 @@ struct Kernels {
 };
 
 const Kernels& portable_kernels();
-const Kernels* avx2_kernels();      // null where the CPU or the build lacks it
+const Kernels* avx2_kernels();  // null where the CPU or the build lacks it
 const Kernels& best_kernels();
 
 }  // namespace kvfs::model::cpu

@@ -84,7 +84,9 @@ struct KernelsOf {
   // ---- quantized matrices: tiles of `Rows` activations by one group of 8 outputs
 
   template <Packing P>
-  static constexpr std::size_t kBlockBytes = P == Packing::kQ4_1 ? 160 : P == Packing::kQ4_0 ? 144 : 272;
+  static constexpr std::size_t kBlockBytes = P == Packing::kQ4_1   ? 160
+                                             : P == Packing::kQ4_0 ? 144
+                                                                   : 272;
 
   template <Packing P, int Rows>
   static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w, float* y,
@@ -109,8 +111,10 @@ struct KernelsOf {
         const auto nibbles = V::load_nibbles(w);
         const F d = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 128));
         F m;
-        if constexpr (P == Packing::kQ4_1) m = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
-        else m = V::mul(d, V::all(-8.0F));
+        if constexpr (P == Packing::kQ4_1)
+          m = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
+        else
+          m = V::mul(d, V::all(-8.0F));
 #pragma GCC unroll 4
         for (int r = 0; r < Rows; ++r) {
           const F dot = V::dot(nibbles, values + r * x.columns + b * kBlock);
@@ -147,10 +151,14 @@ struct KernelsOf {
   static void multiply_quantized(const QuantizedRows& x, const MatrixView& w, int begin, int end,
                                  Output out) {
     switch (w.packing) {
-      case Packing::kQ4_1: return multiply_quantized_as<Packing::kQ4_1>(x, w, begin, end, out);
-      case Packing::kQ4_0: return multiply_quantized_as<Packing::kQ4_0>(x, w, begin, end, out);
-      case Packing::kQ8_0: return multiply_quantized_as<Packing::kQ8_0>(x, w, begin, end, out);
-      default: return;  // plain packings have their own function
+      case Packing::kQ4_1:
+        return multiply_quantized_as<Packing::kQ4_1>(x, w, begin, end, out);
+      case Packing::kQ4_0:
+        return multiply_quantized_as<Packing::kQ4_0>(x, w, begin, end, out);
+      case Packing::kQ8_0:
+        return multiply_quantized_as<Packing::kQ8_0>(x, w, begin, end, out);
+      default:
+        return;  // plain packings have their own function
     }
   }
 
@@ -162,7 +170,9 @@ struct KernelsOf {
   };
   struct Bf16Columns {
     using Element = std::uint16_t;
-    static void load(const std::uint16_t* p, F& low, F& high) { V::load_bf16_columns(p, low, high); }
+    static void load(const std::uint16_t* p, F& low, F& high) {
+      V::load_bf16_columns(p, low, high);
+    }
   };
   struct Fp16Columns {
     using Element = std::uint16_t;
@@ -202,7 +212,8 @@ struct KernelsOf {
 #pragma GCC unroll 4
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) V::store(c + static_cast<std::size_t>(r) * c_stride + 8 * i, sum[r][i]);
+      for (int i = 0; i < 4; ++i)
+        V::store(c + static_cast<std::size_t>(r) * c_stride + 8 * i, sum[r][i]);
     }
   }
 
@@ -212,16 +223,23 @@ struct KernelsOf {
                          const typename Columns::Element* b, int count, float* c,
                          std::size_t c_stride, bool go_on) {
     int r = 0;
-    for (; r + 3 <= rows; r += 3) panel_tile<Columns, 3>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride, go_on);
-    if (rows - r == 2) panel_tile<Columns, 2>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride, go_on);
-    if (rows - r == 1) panel_tile<Columns, 1>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride, go_on);
+    for (; r + 3 <= rows; r += 3)
+      panel_tile<Columns, 3>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
+                             go_on);
+    if (rows - r == 2)
+      panel_tile<Columns, 2>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
+                             go_on);
+    if (rows - r == 1)
+      panel_tile<Columns, 1>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
+                             go_on);
   }
 
   template <class Columns>
   static void multiply_plain_as(const float* x, int rows, const MatrixView& w, int begin, int end,
                                 Output out) {
     constexpr int kRowBlock = 48;
-    constexpr int kDepth = 128;  // of a panel that stays in the first cache; sums go on, bits do not change
+    constexpr int kDepth =
+        128;  // of a panel that stays in the first cache; sums go on, bits do not change
     alignas(64) float tile[kRowBlock * kPanel];
     const auto* data = reinterpret_cast<const typename Columns::Element*>(w.data);
     const auto inputs = static_cast<std::size_t>(w.inputs);
@@ -232,11 +250,12 @@ struct KernelsOf {
         const int count = std::min(kRowBlock, rows - first);
         for (int k = 0; k < w.inputs; k += kDepth) {
           panel_rows<Columns>(count, x + static_cast<std::size_t>(first) * inputs + k, inputs,
-                              b + static_cast<std::size_t>(k) * kPanel, std::min(kDepth, w.inputs - k),
-                              tile, kPanel, k > 0);
+                              b + static_cast<std::size_t>(k) * kPanel,
+                              std::min(kDepth, w.inputs - k), tile, kPanel, k > 0);
         }
         for (int r = 0; r < count; ++r) {
-          float* y = out.y + static_cast<std::size_t>(first + r) * out.stride + static_cast<std::size_t>(panel) * kPanel;
+          float* y = out.y + static_cast<std::size_t>(first + r) * out.stride +
+                     static_cast<std::size_t>(panel) * kPanel;
           const float* from = tile + r * kPanel;
           for (int i = 0; i < width; ++i) y[i] = out.accumulate ? y[i] + from[i] : from[i];
         }
@@ -247,16 +266,21 @@ struct KernelsOf {
   static void multiply_plain(const float* x, int rows, const MatrixView& w, int begin, int end,
                              Output out) {
     switch (w.packing) {
-      case Packing::kF32: return multiply_plain_as<F32Columns>(x, rows, w, begin, end, out);
-      case Packing::kF16: return multiply_plain_as<Fp16Columns>(x, rows, w, begin, end, out);
-      case Packing::kBF16: return multiply_plain_as<Bf16Columns>(x, rows, w, begin, end, out);
-      default: return;
+      case Packing::kF32:
+        return multiply_plain_as<F32Columns>(x, rows, w, begin, end, out);
+      case Packing::kF16:
+        return multiply_plain_as<Fp16Columns>(x, rows, w, begin, end, out);
+      case Packing::kBF16:
+        return multiply_plain_as<Bf16Columns>(x, rows, w, begin, end, out);
+      default:
+        return;
     }
   }
 
   // ---- attention
 
-  // scores → e^(score − maximum) over the first `valid` keys; the rest of the last tile is not read.
+  // scores → e^(score − maximum) over the first `valid` keys; the rest of the last tile is not
+  // read.
   static void softmax(float* scores, int valid, float& maximum, float& sum) {
     const F none = V::all(-std::numeric_limits<float>::infinity());
     F largest = none;
@@ -286,8 +310,8 @@ struct KernelsOf {
     for (int tile = 0; tile < kPage / kPanel; ++tile) {
       for (int p = 0; p < t.positions; ++p) {
         if (valid(p) <= tile * kPanel) continue;
-        panel_rows<Columns>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
-                            keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
+        panel_rows<Columns>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride,
+                            width, keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
                             t.scores + static_cast<std::size_t>(p) * heads * kPage + tile * kPanel,
                             kPage, false);
       }
@@ -301,8 +325,8 @@ struct KernelsOf {
     for (std::size_t column = 0; column < width; column += kPanel) {
       for (int p = 0; p < t.positions; ++p) {
         const std::size_t row = static_cast<std::size_t>(p) * heads;
-        panel_rows<Columns>(t.heads, t.scores + row * kPage, kPage, values + column * kPage, valid(p),
-                            t.outputs + row * width + column, width, false);
+        panel_rows<Columns>(t.heads, t.scores + row * kPage, kPage, values + column * kPage,
+                            valid(p), t.outputs + row * width + column, width, false);
       }
     }
   }
@@ -320,7 +344,8 @@ struct KernelsOf {
     sum = lanes[0];
     maximum = top;
     for (int i = 0; i < width; i += 8) {
-      V::store(output + i, V::fma(V::load(page_output + i), page, V::mul(V::load(output + i), before)));
+      V::store(output + i,
+               V::fma(V::load(page_output + i), page, V::mul(V::load(output + i), before)));
     }
   }
 
@@ -332,8 +357,8 @@ struct KernelsOf {
   }
 
   static constexpr Kernels table(const char* name) {
-    return {name,        rms_norm,    quantize,   swiglu, rotate, multiply_quantized, multiply_plain,
-            attend_bf16, attend_f32, merge, scale,  divide};
+    return {name,           rms_norm,    quantize,   swiglu, rotate, multiply_quantized,
+            multiply_plain, attend_bf16, attend_f32, merge,  scale,  divide};
   }
 };
 

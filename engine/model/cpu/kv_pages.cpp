@@ -26,12 +26,15 @@ std::size_t value_index(int slot, int dimension, bool bf16) {
 
 template <class Element>
 Element narrowed(float x) {
-  if constexpr (sizeof(Element) == 2) return float_to_bf16(x);
-  else return x;
+  if constexpr (sizeof(Element) == 2)
+    return float_to_bf16(x);
+  else
+    return x;
 }
 
 template <class Element>
-void put_one(std::uint8_t* keys, std::uint8_t* values, int width, int slot, const float* key, const float* value) {
+void put_one(std::uint8_t* keys, std::uint8_t* values, int width, int slot, const float* key,
+             const float* value) {
   constexpr bool kBf16 = sizeof(Element) == 2;
   auto* k = reinterpret_cast<Element*>(keys);
   auto* v = reinterpret_cast<Element*>(values);
@@ -43,14 +46,17 @@ void put_one(std::uint8_t* keys, std::uint8_t* values, int width, int slot, cons
 
 // Copies between the page's order and plain rows, either way.
 template <class Element, bool kOut>
-void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count, std::uint8_t* plain_keys,
-              std::uint8_t* plain_values) {
+void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count,
+              std::uint8_t* plain_keys, std::uint8_t* plain_values) {
   constexpr bool kBf16 = sizeof(Element) == 2;
-  const auto copy = [](std::uint8_t* inside, std::size_t at, std::uint8_t* plain, std::size_t index) {
+  const auto copy = [](std::uint8_t* inside, std::size_t at, std::uint8_t* plain,
+                       std::size_t index) {
     std::uint8_t* a = inside + at * sizeof(Element);
     std::uint8_t* b = plain + index * sizeof(Element);
-    if constexpr (kOut) std::memcpy(b, a, sizeof(Element));
-    else std::memcpy(a, b, sizeof(Element));
+    if constexpr (kOut)
+      std::memcpy(b, a, sizeof(Element));
+    else
+      std::memcpy(a, b, sizeof(Element));
   };
   for (int slot = 0; slot < count; ++slot) {
     for (int i = 0; i < width; ++i) {
@@ -81,7 +87,8 @@ Page::~Page() { pool_.used_ -= pool_.shape_.page_bytes(); }
 
 const std::uint8_t* Page::side(int layer, int head, int which) const {
   const PageShape& s = pool_.shape_;
-  return data_.get() + s.side_bytes() * static_cast<std::size_t>((layer * 2 + which) * s.kv_heads + head);
+  return data_.get() +
+         s.side_bytes() * static_cast<std::size_t>((layer * 2 + which) * s.kv_heads + head);
 }
 std::uint8_t* Page::side(int layer, int head, int which) {
   return const_cast<std::uint8_t*>(static_cast<const Page*>(this)->side(layer, head, which));
@@ -95,16 +102,17 @@ void Page::put(int layer, int head, int slot, const float* key, const float* val
 
 void Page::write(int layer, int head, int count, ByteSpan key, ByteSpan value) {
   const PageShape& s = pool_.shape_;
-  const auto write = s.dtype == DType::kF32 ? exchange<float, false> : exchange<std::uint16_t, false>;
-  write(side(layer, head, 0), side(layer, head, 1), s.width, count, const_cast<std::uint8_t*>(key.data()),
-        const_cast<std::uint8_t*>(value.data()));
+  const auto write =
+      s.dtype == DType::kF32 ? exchange<float, false> : exchange<std::uint16_t, false>;
+  write(side(layer, head, 0), side(layer, head, 1), s.width, count,
+        const_cast<std::uint8_t*>(key.data()), const_cast<std::uint8_t*>(value.data()));
 }
 
 void Page::read(int layer, int head, int count, MutableByteSpan key, MutableByteSpan value) const {
   const PageShape& s = pool_.shape_;
   const auto read = s.dtype == DType::kF32 ? exchange<float, true> : exchange<std::uint16_t, true>;
-  read(const_cast<std::uint8_t*>(side(layer, head, 0)), const_cast<std::uint8_t*>(side(layer, head, 1)),
-       s.width, count, key.data(), value.data());
+  read(const_cast<std::uint8_t*>(side(layer, head, 0)),
+       const_cast<std::uint8_t*>(side(layer, head, 1)), s.width, count, key.data(), value.data());
 }
 
 void Page::copy_from(const Page& other) {
@@ -119,7 +127,8 @@ Result<std::shared_ptr<Page>> PagePool::make_page() {
   const auto mib = [](std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   if (!has_room(1)) {
     return fail(ErrorCode::kTooLarge, "memory for attention state",
-                mib(used_) + " in use, " + mib(shape_.page_bytes()) + " more wanted, the budget is " + mib(budget_),
+                mib(used_) + " in use, " + mib(shape_.page_bytes()) +
+                    " more wanted, the budget is " + mib(budget_),
                 "wait for other jobs or raise the budget");
   }
   try {
@@ -172,22 +181,26 @@ Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
   const PageShape& s = pool.shape();
   const std::string what = "KV of layer " + std::to_string(piece.layer);
   const std::size_t count = piece.positions.size();
-  if (piece.layer >= s.layers || piece.head_count == 0 || piece.head_begin + piece.head_count > s.kv_heads ||
-      count == 0 || count > static_cast<std::size_t>(kPage)) {
+  if (piece.layer >= s.layers || piece.head_count == 0 ||
+      piece.head_begin + piece.head_count > s.kv_heads || count == 0 ||
+      count > static_cast<std::size_t>(kPage)) {
     return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
   }
   const std::size_t row = static_cast<std::size_t>(s.width) * size_of(s.dtype);
-  if (piece.key.size() != piece.head_count * count * row || piece.value.size() != piece.key.size()) {
-    return fail(ErrorCode::kInvalid, what, "the bytes are not heads × positions × width of the model's KV type");
+  if (piece.key.size() != piece.head_count * count * row ||
+      piece.value.size() != piece.key.size()) {
+    return fail(ErrorCode::kInvalid, what,
+                "the bytes are not heads × positions × width of the model's KV type");
   }
   for (std::size_t i = 0; i < count; ++i) {
-    if (piece.positions[i] != piece.positions[0] + static_cast<Position>(i) || piece.positions[0] % kPage != 0 ||
-        piece.positions[0] < 0) {
+    if (piece.positions[i] != piece.positions[0] + static_cast<Position>(i) ||
+        piece.positions[0] % kPage != 0 || piece.positions[0] < 0) {
       return fail(ErrorCode::kUnsupported, what, "positions are missing inside the block");
     }
   }
   const auto index = static_cast<std::size_t>(piece.positions[0] / kPage);
-  if (index > pages_.size()) return fail(ErrorCode::kInvalid, what, "blocks must come in ascending order");
+  if (index > pages_.size())
+    return fail(ErrorCode::kInvalid, what, "blocks must come in ascending order");
   KVFS_TRY(make_own(pool, index));
 
   if (filled_.size() <= index) filled_.resize(index + 1);
@@ -197,9 +210,11 @@ Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
   const ByteSpan values(piece.value);
   for (std::size_t h = 0; h < piece.head_count; ++h) {
     const int head = piece.head_begin + static_cast<int>(h);
-    pages_[index]->write(piece.layer, head, static_cast<int>(count), keys.subspan(h * count * row, count * row),
+    pages_[index]->write(piece.layer, head, static_cast<int>(count),
+                         keys.subspan(h * count * row, count * row),
                          values.subspan(h * count * row, count * row));
-    filled[static_cast<std::size_t>(piece.layer * s.kv_heads + head)] = static_cast<std::int16_t>(count);
+    filled[static_cast<std::size_t>(piece.layer * s.kv_heads + head)] =
+        static_cast<std::int16_t>(count);
   }
   return {};
 }
@@ -207,7 +222,8 @@ Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
 Status PagedSequence::set_next_pos(Position next_pos) {
   const std::string what = "set the next position to " + std::to_string(next_pos);
   if (next_pos < 0 || next_pos > static_cast<Position>(pages_.size()) * kPage) {
-    return fail(ErrorCode::kInvalid, what, "there is KV for " + std::to_string(pages_.size()) + " blocks only");
+    return fail(ErrorCode::kInvalid, what,
+                "there is KV for " + std::to_string(pages_.size()) + " blocks only");
   }
   for (std::size_t page = 0; page * kPage < static_cast<std::size_t>(next_pos); ++page) {
     const int needed = std::min(kPage, next_pos - static_cast<int>(page) * kPage);

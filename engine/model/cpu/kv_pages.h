@@ -24,8 +24,8 @@ struct PageShape {
   int layers = 0;
   int kv_heads = 0;
   int width = 0;
-  DType dtype = DType::kBF16;  // or kF32
-  std::size_t side_bytes() const;   // keys (or values) of one head of one layer
+  DType dtype = DType::kBF16;      // or kF32
+  std::size_t side_bytes() const;  // keys (or values) of one head of one layer
   std::size_t page_bytes() const;
 };
 

@@ -15,10 +15,10 @@ namespace kvfs::model::cpu {
 
 // Activations: fp32, and the same as int8 when a matrix wants_quantized().
 struct Activations {
-  const float* values;      // [rows, inputs]
+  const float* values;  // [rows, inputs]
   QuantizedRows quantized;
   int rows;
-  bool reading;             // a prompt's rows, else generated tokens
+  bool reading;  // a prompt's rows, else generated tokens
 };
 
 class Matrix {
@@ -50,6 +50,6 @@ std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, Fo
 // fp32 through libtorch, rows padded to 64 (reading) or 16 (generating): a GEMM's shape decides its
 // rounding, so it never varies.
 Result<std::unique_ptr<Matrix>> torch_matrix(const Rows& rows, ForkJoin& pool);
-void set_torch_threads(int threads);
+void keep_torch_single();  // its own threads stay out of it
 
 }  // namespace kvfs::model::cpu

@@ -20,19 +20,26 @@ struct Free {
 using AlignedBytes = std::unique_ptr<std::uint8_t[], Free>;
 
 AlignedBytes aligned_zeros(std::size_t bytes) {
-  AlignedBytes data(static_cast<std::uint8_t*>(::operator new[](bytes, std::align_val_t{kAlignment})));
+  AlignedBytes data(
+      static_cast<std::uint8_t*>(::operator new[](bytes, std::align_val_t{kAlignment})));
   std::memset(data.get(), 0, bytes);
   return data;
 }
 
 Packing packing_of(GgmlType type) {
   switch (type) {
-    case GgmlType::kQ4_0: return Packing::kQ4_0;
-    case GgmlType::kQ4_1: return Packing::kQ4_1;
-    case GgmlType::kQ8_0: return Packing::kQ8_0;
-    case GgmlType::kF16: return Packing::kF16;
-    case GgmlType::kBF16: return Packing::kBF16;
-    default: return Packing::kF32;
+    case GgmlType::kQ4_0:
+      return Packing::kQ4_0;
+    case GgmlType::kQ4_1:
+      return Packing::kQ4_1;
+    case GgmlType::kQ8_0:
+      return Packing::kQ8_0;
+    case GgmlType::kF16:
+      return Packing::kF16;
+    case GgmlType::kBF16:
+      return Packing::kBF16;
+    default:
+      return Packing::kF32;
   }
 }
 bool is_quantized(Packing packing) {
@@ -41,12 +48,17 @@ bool is_quantized(Packing packing) {
 std::size_t unit_bytes(Packing packing, int inputs) {
   const auto n = static_cast<std::size_t>(inputs);
   switch (packing) {
-    case Packing::kQ4_1: return n / kBlock * 160;
-    case Packing::kQ4_0: return n / kBlock * 144;
-    case Packing::kQ8_0: return n / kBlock * 272;
-    case Packing::kF32: return n * kPanel * 4;
+    case Packing::kQ4_1:
+      return n / kBlock * 160;
+    case Packing::kQ4_0:
+      return n / kBlock * 144;
+    case Packing::kQ8_0:
+      return n / kBlock * 272;
+    case Packing::kF32:
+      return n * kPanel * 4;
     case Packing::kF16:
-    case Packing::kBF16: return n * kPanel * 2;
+    case Packing::kBF16:
+      return n * kPanel * 2;
   }
   return 0;
 }
@@ -75,19 +87,26 @@ void pack_q8(const std::uint8_t* from, int blocks, int lane, std::uint8_t* group
 template <class Element>
 void pack_plain(const std::uint8_t* from, int inputs, int slot, std::uint8_t* panel) {
   for (int k = 0; k < inputs; ++k) {
-    std::memcpy(panel + (static_cast<std::size_t>(k) * kPanel + static_cast<std::size_t>(slot)) * sizeof(Element),
+    std::memcpy(panel + (static_cast<std::size_t>(k) * kPanel + static_cast<std::size_t>(slot)) *
+                            sizeof(Element),
                 from + static_cast<std::size_t>(k) * sizeof(Element), sizeof(Element));
   }
 }
 
 void pack_row(Packing packing, const std::uint8_t* from, int inputs, int lane, std::uint8_t* unit) {
   switch (packing) {
-    case Packing::kQ4_1: return pack_q4(from, inputs / kBlock, true, lane, unit);
-    case Packing::kQ4_0: return pack_q4(from, inputs / kBlock, false, lane, unit);
-    case Packing::kQ8_0: return pack_q8(from, inputs / kBlock, lane, unit);
-    case Packing::kF32: return pack_plain<float>(from, inputs, lane, unit);
-    case Packing::kF16: return pack_plain<std::uint16_t>(from, inputs, lane, unit);
-    case Packing::kBF16: return pack_plain<std::uint16_t>(from, inputs, bf16_slot(lane), unit);
+    case Packing::kQ4_1:
+      return pack_q4(from, inputs / kBlock, true, lane, unit);
+    case Packing::kQ4_0:
+      return pack_q4(from, inputs / kBlock, false, lane, unit);
+    case Packing::kQ8_0:
+      return pack_q8(from, inputs / kBlock, lane, unit);
+    case Packing::kF32:
+      return pack_plain<float>(from, inputs, lane, unit);
+    case Packing::kF16:
+      return pack_plain<std::uint16_t>(from, inputs, lane, unit);
+    case Packing::kBF16:
+      return pack_plain<std::uint16_t>(from, inputs, bf16_slot(lane), unit);
   }
 }
 
@@ -115,7 +134,8 @@ class PackedMatrix final : public Matrix {
   Status multiply(const Activations& in, Output out, ForkJoin& pool) const override {
     // Pieces small enough that a thread which started late finds work, and whose weights stay in
     // the second cache while many rows pass.
-    const int most = std::max(1, static_cast<int>((96U << 10) / (bytes_ / static_cast<std::size_t>(units_))));
+    const int most =
+        std::max(1, static_cast<int>((96U << 10) / (bytes_ / static_cast<std::size_t>(units_))));
     const int piece = std::clamp(units_ / (8 * pool.threads()), 1, most);
     pool.for_each((units_ + piece - 1) / piece, [&](int index, int) {
       const int begin = index * piece;
@@ -148,7 +168,9 @@ int Rows::count() const {
 ByteSpan Rows::row(int index) const {
   for (const RowSource& source : sources) {
     if (index < source.rows) {
-      const int row = source.permuted_head_width > 0 ? unpermuted_row(index, source.permuted_head_width) : index;
+      const int row = source.permuted_head_width > 0
+                          ? unpermuted_row(index, source.permuted_head_width)
+                          : index;
       return row_of(*source.tensor, static_cast<std::size_t>(row));
     }
     index -= source.rows;

@@ -18,23 +18,43 @@ struct Portable {
 
   static F zero() { return {}; }
   static F all(float x) { return {x, x, x, x, x, x, x, x}; }
-  static F load(const float* p) { return each([&](int i) { return p[i]; }); }
+  static F load(const float* p) {
+    return each([&](int i) { return p[i]; });
+  }
   static void store(float* p, const F& x) {
     for (int i = 0; i < 8; ++i) p[i] = x[i];
   }
-  static F add(const F& a, const F& b) { return each([&](int i) { return a[i] + b[i]; }); }
-  static F sub(const F& a, const F& b) { return each([&](int i) { return a[i] - b[i]; }); }
-  static F mul(const F& a, const F& b) { return each([&](int i) { return a[i] * b[i]; }); }
-  static F div(const F& a, const F& b) { return each([&](int i) { return a[i] / b[i]; }); }
+  static F add(const F& a, const F& b) {
+    return each([&](int i) { return a[i] + b[i]; });
+  }
+  static F sub(const F& a, const F& b) {
+    return each([&](int i) { return a[i] - b[i]; });
+  }
+  static F mul(const F& a, const F& b) {
+    return each([&](int i) { return a[i] * b[i]; });
+  }
+  static F div(const F& a, const F& b) {
+    return each([&](int i) { return a[i] / b[i]; });
+  }
   static F fma(const F& a, const F& b, const F& c) {
     return each([&](int i) { return std::fma(a[i], b[i], c[i]); });
   }
-  static F max(const F& a, const F& b) { return each([&](int i) { return a[i] > b[i] ? a[i] : b[i]; }); }
-  static F min(const F& a, const F& b) { return each([&](int i) { return a[i] < b[i] ? a[i] : b[i]; }); }
-  static F abs(const F& a) { return each([&](int i) { return std::fabs(a[i]); }); }
-  static F round(const F& a) { return each([&](int i) { return std::nearbyint(a[i]); }); }
+  static F max(const F& a, const F& b) {
+    return each([&](int i) { return a[i] > b[i] ? a[i] : b[i]; });
+  }
+  static F min(const F& a, const F& b) {
+    return each([&](int i) { return a[i] < b[i] ? a[i] : b[i]; });
+  }
+  static F abs(const F& a) {
+    return each([&](int i) { return std::fabs(a[i]); });
+  }
+  static F round(const F& a) {
+    return each([&](int i) { return std::nearbyint(a[i]); });
+  }
   static const float* reload(const float* p) { return p; }
-  static F first(int n, const F& a, const F& b) { return each([&](int i) { return i < n ? a[i] : b[i]; }); }
+  static F first(int n, const F& a, const F& b) {
+    return each([&](int i) { return i < n ? a[i] : b[i]; });
+  }
   static F scale2(const F& x, const F& n) {
     return each([&](int i) {
       const auto shift = static_cast<std::uint32_t>(to_int(n[i])) << 23;

@@ -29,7 +29,8 @@ class Loader {
     for (std::size_t i = 0; i < sources.size();) {
       Rows rows;
       const int at = column;
-      for (; i < sources.size() && (rows.sources.empty() || sources[i].tensor->type == rows.type()); ++i) {
+      for (; i < sources.size() && (rows.sources.empty() || sources[i].tensor->type == rows.type());
+           ++i) {
         rows.sources.push_back(sources[i]);
         column += sources[i].rows;
       }
@@ -53,7 +54,8 @@ class Loader {
 }  // namespace
 
 bool Projection::wants_quantized() const {
-  return std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.matrix->wants_quantized(); });
+  return std::any_of(parts.begin(), parts.end(),
+                     [](const Part& part) { return part.matrix->wants_quantized(); });
 }
 
 Status Projection::multiply(const Activations& in, Output out, ForkJoin& pool) const {
@@ -71,7 +73,8 @@ std::uint64_t weights_size(const LlamaModel& model, Compute compute) {
   };
   add(model.tensors.output);
   for (const LlamaLayerTensors& layer : model.tensors.layers) {
-    for (const GgufTensor* tensor : {layer.wq, layer.wk, layer.wv, layer.wo, layer.gate, layer.up, layer.down}) {
+    for (const GgufTensor* tensor :
+         {layer.wq, layer.wk, layer.wv, layer.wo, layer.gate, layer.up, layer.down}) {
       add(tensor);
     }
   }
@@ -89,13 +92,15 @@ Result<Weights> load_weights(const LlamaModel& model, Compute compute, const Ker
     LayerWeights layer;
     layer.attn_norm = floats(*t.attn_norm);
     layer.ffn_norm = floats(*t.ffn_norm);
-    KVFS_ASSIGN(layer.qkv, loader.projection({source(t.wq, head_width), source(t.wk, head_width), source(t.wv)}));
+    KVFS_ASSIGN(layer.qkv, loader.projection(
+                               {source(t.wq, head_width), source(t.wk, head_width), source(t.wv)}));
     KVFS_ASSIGN(layer.attn_out, loader.projection({source(t.wo)}));
     KVFS_ASSIGN(layer.gate_up, loader.projection({source(t.gate), source(t.up)}));
     KVFS_ASSIGN(layer.down, loader.projection({source(t.down)}));
     weights.layers.push_back(std::move(layer));
     if (progress) {
-      progress(static_cast<double>(weights.layers.size()) / static_cast<double>(model.tensors.layers.size()));
+      progress(static_cast<double>(weights.layers.size()) /
+               static_cast<double>(model.tensors.layers.size()));
     }
   }
   return weights;

@@ -28,7 +28,7 @@ struct LayerWeights {
   Projection qkv;                // [heads · head_width | kv_heads · head_width | the same]
   Projection attn_out;
   std::vector<float> ffn_norm;
-  Projection gate_up;            // [ffn_width | ffn_width]
+  Projection gate_up;  // [ffn_width | ffn_width]
   Projection down;
 };
 

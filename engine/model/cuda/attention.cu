@@ -1,13 +1,14 @@
 // Causal attention over pages of 256 positions, in two kernels.
 //
-// attend_page: a block takes some rows (one when generating, more when reading, which share the page's
-// keys and values), one KV head with its group of query heads, and one page, and writes for each query
-// its greatest score m, the sum l of exp(score − m) and the sum of exp(score − m) · value.
-// merge_pages: a block a row and query head joins these, pages in ascending order.
+// attend_page: a block takes some rows (one when generating, more when reading, which share the
+// page's keys and values), one KV head with its group of query heads, and one page, and writes for
+// each query its greatest score m, the sum l of exp(score − m) and the sum of exp(score − m) ·
+// value. merge_pages: a block a row and query head joins these, pages in ascending order.
 //
-// A query's arithmetic depends on its own vector and its pages alone: the score of key j is one chain
-// of fused multiply-adds; m and l are a fixed tree over the page's 256 places (places past the query
-// give nothing); a value dimension is summed in kSplits fixed runs of places, joined in order.
+// A query's arithmetic depends on its own vector and its pages alone: the score of key j is one
+// chain of fused multiply-adds; m and l are a fixed tree over the page's 256 places (places past
+// the query give nothing); a value dimension is summed in kSplits fixed runs of places, joined in
+// order.
 
 #include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/numbers.cuh"
@@ -18,6 +19,7 @@ namespace {
 constexpr int kPageTokens = 256;
 constexpr int kThreads = kPageTokens;
 constexpr int kMostQueries = 32;  // rows · group of one block
+constexpr int kTile = 4;          // queries that share a load of a value
 
 // partial[row][head][page]: m, l, then width sums.
 __host__ __device__ std::int64_t partial_stride(int width) { return width + 2; }
@@ -62,9 +64,9 @@ __global__ void attend_page(const float* qkv, const RowPlace* places, int rows, 
   const T* keys = page + kv.key_offset + std::int64_t{kv_head} * kPageTokens * kWidth;
   const T* values = page + kv.value_offset + std::int64_t{kv_head} * kPageTokens * kWidth;
 
-  float* q = shared;                                   // [queries][kWidth]
-  float* weights = q + rows_a_block * group * kWidth;  // [queries][256]
-  float* scratch = weights + rows_a_block * group * kPageTokens;  // [8]; then [kThreads]
+  float* q = shared;                                              // [queries][kWidth]
+  float* weights = q + rows_a_block * group * kWidth;             // [queries][256]
+  float* scratch = weights + rows_a_block * group * kPageTokens;  // [8]; then [kTile][kThreads]
   const std::int64_t qkv_width = std::int64_t{shape.heads + 2 * shape.kv_heads} * kWidth;
   for (int i = thread; i < queries * kWidth; i += kThreads) {
     const int query = i / kWidth;
@@ -74,17 +76,15 @@ __global__ void attend_page(const float* qkv, const RowPlace* places, int rows, 
   }
   __syncthreads();
 
-  if (thread < visible) {  // this thread's key against every query
-    float key[8];
-    for (int query = 0; query < queries; ++query) weights[query * kPageTokens + thread] = 0.0F;
-    for (int d = 0; d < kWidth; d += 8) {
-      load8(keys + thread * kWidth + d, key);
-      for (int query = 0; query < queries; ++query) {
-        float score = weights[query * kPageTokens + thread];
+  if (thread < visible) {  // this thread's key, in registers, against every query
+    float key[kWidth];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) score = fmaf(q[query * kWidth + d + i], key[i], score);
-        weights[query * kPageTokens + thread] = score;
-      }
+    for (int d = 0; d < kWidth; d += 8) load8(keys + thread * kWidth + d, &key[d]);
+    for (int query = 0; query < queries; ++query) {
+      float score = 0.0F;
+#pragma unroll
+      for (int d = 0; d < kWidth; ++d) score = fmaf(q[query * kWidth + d], key[d], score);
+      weights[query * kPageTokens + thread] = score;
     }
   }
   __syncthreads();
@@ -100,7 +100,8 @@ __global__ void attend_page(const float* qkv, const RowPlace* places, int rows, 
     const float sum = tree_sum(weight, scratch);
     weights[query * kPageTokens + thread] = weight;
     if (thread == 0) {
-      float* out = partial + ((std::int64_t{row} * shape.heads + head) * most_pages + page_index) * stride;
+      float* out =
+          partial + ((std::int64_t{row} * shape.heads + head) * most_pages + page_index) * stride;
       out[0] = most;
       out[1] = sum;
     }
@@ -111,18 +112,27 @@ __global__ void attend_page(const float* qkv, const RowPlace* places, int rows, 
   constexpr int kRun = kPageTokens / kSplits;
   const int dimension = thread % kWidth;
   const int split = thread / kWidth;
-  for (int query = 0; query < queries; ++query) {
-    float sum = 0.0F;
-    const int end = min((split + 1) * kRun, visible);
+  const int end = min((split + 1) * kRun, visible);
+  for (int first = 0; first < queries;
+       first += kTile) {  // a value is loaded once for kTile queries
+    float sums[kTile] = {};
     for (int j = split * kRun; j < end; ++j) {
-      sum = fmaf(weights[query * kPageTokens + j], to_float(values[j * kWidth + dimension]), sum);
+      const float value = to_float(values[j * kWidth + dimension]);
+#pragma unroll
+      for (int i = 0; i < kTile; ++i) {
+        const float weight = weights[min(first + i, queries - 1) * kPageTokens + j];
+        // A place that the query does not see adds nothing, be its value infinite.
+        if (weight != 0.0F) sums[i] = fmaf(weight, value, sums[i]);
+      }
     }
-    scratch[thread] = sum;
+#pragma unroll
+    for (int i = 0; i < kTile; ++i) scratch[i * kThreads + thread] = sums[i];
     __syncthreads();
-    if (split == 0) {
-      for (int s = 1; s < kSplits; ++s) sum += scratch[s * kWidth + dimension];
-      const int row = row_begin + query / group;
-      const int head = kv_head * group + query % group;
+    for (int i = split; i < min(kTile, queries - first); i += kSplits) {
+      float sum = scratch[i * kThreads + dimension];
+      for (int s = 1; s < kSplits; ++s) sum += scratch[i * kThreads + s * kWidth + dimension];
+      const int row = row_begin + (first + i) / group;
+      const int head = kv_head * group + (first + i) % group;
       partial[((std::int64_t{row} * shape.heads + head) * most_pages + page_index) * stride + 2 +
               dimension] = sum;
     }
@@ -158,12 +168,12 @@ cudaError_t launch(const float* qkv, const RowPlace* places, int rows, int rows_
                    int most_pages, HeadShape shape, KvPlace kv, float* partial, T* out,
                    cudaStream_t stream) {
   const int queries = rows_a_block * shape.heads / shape.kv_heads;
-  const auto bytes = static_cast<unsigned>(sizeof(float) *
-                                           (queries * (kWidth + kPageTokens) + kThreads));
+  const auto bytes =
+      static_cast<unsigned>(sizeof(float) * (queries * (kWidth + kPageTokens) + kTile * kThreads));
   if (bytes > 48 * 1024) {
-    if (const cudaError_t error = cudaFuncSetAttribute(
-            attend_page<T, kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-            static_cast<int>(bytes));
+    if (const cudaError_t error = cudaFuncSetAttribute(attend_page<T, kWidth>,
+                                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                       static_cast<int>(bytes));
         error != cudaSuccess) {
       return error;
     }
@@ -183,7 +193,8 @@ cudaError_t launch(const float* qkv, const RowPlace* places, int rows, int rows_
 
 std::size_t attention_scratch(int rows, int most_pages, HeadShape shape) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(shape.heads) *
-         static_cast<std::size_t>(most_pages) * static_cast<std::size_t>(partial_stride(shape.width));
+         static_cast<std::size_t>(most_pages) *
+         static_cast<std::size_t>(partial_stride(shape.width));
 }
 
 template <class T>
@@ -193,9 +204,11 @@ cudaError_t attention(const float* qkv, const RowPlace* places, int rows, bool o
   const int group = shape.heads / shape.kv_heads;
   const int rows_a_block = one_sequence && rows > 1 ? max(1, kMostQueries / group) : 1;
   if (shape.width == 64) {
-    return launch<T, 64>(qkv, places, rows, rows_a_block, most_pages, shape, kv, partial, out, stream);
+    return launch<T, 64>(qkv, places, rows, rows_a_block, most_pages, shape, kv, partial, out,
+                         stream);
   }
-  return launch<T, 128>(qkv, places, rows, rows_a_block, most_pages, shape, kv, partial, out, stream);
+  return launch<T, 128>(qkv, places, rows, rows_a_block, most_pages, shape, kv, partial, out,
+                        stream);
 }
 
 template cudaError_t attention(const float*, const RowPlace*, int, bool, int, HeadShape, KvPlace,

@@ -14,6 +14,7 @@
 namespace kvfs::model::cuda {
 namespace {
 
+constexpr int kMostGroup = 32;  // query heads of a key head whose scores fit in shared memory
 constexpr std::uint64_t kReserve = std::uint64_t{1} << 30;  // for cuBLAS, scratch and the driver
 
 // The edge that libtorch's exceptions do not cross.
@@ -33,43 +34,54 @@ auto guarded(const std::string& what, F&& body) -> decltype(body()) {
 
 class CudaModel final : public Model {
  public:
-  CudaModel(ModelInfo info, LlamaConfig config, Weights weights, const PageShape& pages, at::Device device,
-            std::uint64_t budget)
-      : info_(std::move(info)), config_(std::move(config)), weights_(std::move(weights)),
-        device_(device), pool_(pages, device, budget),
+  CudaModel(ModelInfo info, LlamaConfig config, Weights weights, const PageShape& pages,
+            at::Device device, std::uint64_t budget)
+      : info_(std::move(info)),
+        config_(std::move(config)),
+        weights_(std::move(weights)),
+        device_(device),
+        pool_(pages, device, budget),
         forward_(make_forward(config_, weights_, pages, device)) {}
 
   const ModelInfo& info() const override { return info_; }
-  std::unique_ptr<Sequence> new_sequence() override { return std::make_unique<DeviceSequence>(pool_); }
+  std::unique_ptr<Sequence> new_sequence() override {
+    return std::make_unique<DeviceSequence>(pool_);
+  }
   std::unique_ptr<Sequence> fork(const Sequence& sequence) override { return of(sequence).fork(); }
 
-  Status prefill(Sequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) override {
-    KVFS_TRY(check_room(sequence, tokens.size()));
-    return guarded("read " + std::to_string(tokens.size()) + " tokens", [&]() -> Status {
+  Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
+                 std::span<float> logits) override {
+    const std::string what = "read " + std::to_string(tokens.size()) + " tokens";
+    KVFS_TRY(check_step(what, sequence, tokens, logits));
+    DeviceSequence& mine = of(sequence);
+    const Position before = mine.next_pos();
+    const Status done = guarded(what, [&]() -> Status {
       const c10::cuda::CUDAGuard guard(device_);
-      DeviceSequence& mine = of(sequence);
-      const Position before = mine.next_pos();
       KVFS_TRY(mine.reserve(static_cast<int>(tokens.size())));
-      try {
-        while (!tokens.empty()) {
-          const auto room = static_cast<std::size_t>(kGridRows - mine.next_pos() % kGridRows);
-          const auto slice = tokens.first(std::min(tokens.size(), room));
-          tokens = tokens.subspan(slice.size());
-          forward_->read(mine, slice, tokens.empty() ? logits : std::span<float>{});
-          mine.advance(static_cast<int>(slice.size()));
-        }
-      } catch (...) {
-        mine.truncate(before);
-        throw;
+      while (!tokens.empty()) {
+        const auto room = static_cast<std::size_t>(kGridRows - mine.next_pos() % kGridRows);
+        const auto slice = tokens.first(std::min(tokens.size(), room));
+        tokens = tokens.subspan(slice.size());
+        forward_->read(mine, slice, tokens.empty() ? logits : std::span<float>{});
+        mine.advance(static_cast<int>(slice.size()));
       }
       return {};
     });
+    if (!done) mine.truncate(before);
+    return done;
   }
   std::int32_t prefill_slice() const override { return kGridRows; }
 
   Status decode(std::span<DecodeItem> items) override {
-    for (const DecodeItem& item : items) KVFS_TRY(check_room(*item.sequence, 1));
-    return guarded("generate " + std::to_string(items.size()) + " tokens", [&]() -> Status {
+    const std::string what = "generate " + std::to_string(items.size()) + " tokens";
+    if (items.empty() || items.size() > kMaxBatch) {
+      return fail(ErrorCode::kInvalid, what,
+                  "wanted 1 to " + std::to_string(kMaxBatch) + " sequences");
+    }
+    for (const DecodeItem& item : items) {
+      KVFS_TRY(check_step(what, *item.sequence, {&item.token, 1}, item.logits));
+    }
+    const Status done = guarded(what, [&]() -> Status {
       const c10::cuda::CUDAGuard guard(device_);
       std::vector<Forward::Row> rows;
       for (const DecodeItem& item : items) {
@@ -77,17 +89,31 @@ class CudaModel final : public Model {
         rows.push_back({&of(*item.sequence), item.token, item.logits});
       }
       forward_->generate(rows);
-      for (const DecodeItem& item : items) of(*item.sequence).advance(1);
       return {};
     });
+    for (const DecodeItem& item : items) {
+      DeviceSequence& mine = of(*item.sequence);
+      if (done)
+        mine.advance(1);
+      else
+        mine.truncate(mine.next_pos());  // gives back what was reserved
+    }
+    return done;
   }
   std::int32_t max_batch() const override { return kMaxBatch; }
 
   Status truncate(Sequence& sequence, Position end) override {
-    of(sequence).truncate(end);
+    DeviceSequence& mine = of(sequence);
+    if (end < 0 || end > mine.next_pos()) {
+      return fail(
+          ErrorCode::kInvalid, "truncate a sequence",
+          "it has " + std::to_string(mine.next_pos()) + " tokens, not " + std::to_string(end));
+    }
+    mine.truncate(end);
     return {};
   }
-  Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer, std::int32_t block) override {
+  Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer,
+                                      std::int32_t block) override {
     return guarded("read KV from the device", [&]() -> Result<std::vector<KvPiece>> {
       const c10::cuda::CUDAGuard guard(device_);
       KVFS_ASSIGN(KvPiece piece, of(sequence).read(layer, block));
@@ -113,12 +139,27 @@ class CudaModel final : public Model {
   static const DeviceSequence& of(const Sequence& sequence) {
     return static_cast<const DeviceSequence&>(sequence);
   }
-  Status check_room(const Sequence& sequence, std::size_t count) const {
-    const auto end = static_cast<std::int64_t>(sequence.next_pos()) + static_cast<std::int64_t>(count);
-    if (end <= config_.context) return {};
-    return fail(ErrorCode::kTooLarge, "history of " + std::to_string(end) + " tokens",
-                info_.name + " has a context of " + std::to_string(config_.context),
-                "fork an earlier state, or shorten the text");
+  Status check_step(const std::string& what, const Sequence& sequence,
+                    std::span<const TokenId> tokens, std::span<const float> logits) const {
+    if (tokens.empty()) return fail(ErrorCode::kInvalid, what, "there are none");
+    const auto left = static_cast<std::size_t>(config_.context - sequence.next_pos());
+    if (tokens.size() > left) {
+      return fail(
+          ErrorCode::kTooLarge, what,
+          "the context of " + std::to_string(config_.context) + " leaves " + std::to_string(left),
+          "shorten the text or start from a shorter state");
+    }
+    if (!logits.empty() && logits.size() != static_cast<std::size_t>(config_.vocab)) {
+      return fail(ErrorCode::kInternal, what, "room for logits is not the vocabulary's size");
+    }
+    for (const TokenId token : tokens) {
+      if (token < 0 || token >= config_.vocab) {
+        return fail(
+            ErrorCode::kInvalid, what,
+            "token " + std::to_string(token) + " is none of " + std::to_string(config_.vocab));
+      }
+    }
+    return {};
   }
 
   ModelInfo info_;
@@ -135,53 +176,81 @@ std::uint64_t weight_bytes(const LlamaModel& model, std::size_t element) {
                                   std::uint64_t(2 * c.heads + 2 * c.kv_heads) +
                               3 * std::uint64_t(c.width) * std::uint64_t(c.ffn_width);
   const std::uint64_t tables = model.tensors.tied() ? 1 : 2;
-  return element * (layer * std::uint64_t(c.layers) + tables * std::uint64_t(c.vocab) * std::uint64_t(c.width));
+  return element * (layer * std::uint64_t(c.layers) +
+                    tables * std::uint64_t(c.vocab) * std::uint64_t(c.width));
 }
 
 }  // namespace
 
-int device_count() {
+Result<int> device_count() {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess) return count;
+  if (error == cudaErrorNoDevice) return 0;
+  return fail(ErrorCode::kUnsupported, "look for NVIDIA GPUs", cudaGetErrorString(error),
+              "install or update the driver, or run with --device cpu");
 }
 
-Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const LoadOptions& options, int index) {
+namespace {
+
+Status check_kernels_know(const std::string& what, const LlamaConfig& config,
+                          const cudaDeviceProp& device) {
+  std::string why;
+  if (config.head_width != 64 && config.head_width != 128) {
+    why = "llama.attention.key_length is " + std::to_string(config.head_width) +
+          ", the CUDA kernels know 64 and 128";
+  } else if (config.heads / config.kv_heads > kMostGroup) {
+    why = std::to_string(config.heads / config.kv_heads) +
+          " query heads share a key head, the CUDA kernels know " + std::to_string(kMostGroup);
+  } else if (device.major < 8) {
+    why = std::string(device.name) + " is of compute capability " + std::to_string(device.major) +
+          "." + std::to_string(device.minor) + ", 8.0 is the oldest that works";
+  }
+  if (why.empty()) return {};
+  return fail(ErrorCode::kUnsupported, what, why, "run it with --device cpu");
+}
+
+// What the device has left for KV beside the weights.
+Result<std::uint64_t> room_for_kv(const std::string& what, std::uint64_t weights) {
+  std::size_t free_bytes = 0;
+  std::size_t all_bytes = 0;
+  if (const cudaError_t error = cudaMemGetInfo(&free_bytes, &all_bytes); error != cudaSuccess) {
+    throw ForwardError(error);
+  }
+  if (weights + kReserve < free_bytes) return free_bytes - weights - kReserve;
+  return fail(ErrorCode::kTooLarge, what,
+              "it needs " + std::to_string((weights + kReserve) >> 20) + " MiB, the device has " +
+                  std::to_string(free_bytes >> 20) + " MiB free",
+              "free the device, or run it with --device cpu");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const LoadOptions& options,
+                                               int index) {
   const std::string what = "load model " + card.info.path.string();
   return guarded(what, [&]() -> Result<std::unique_ptr<Model>> {
     KVFS_ASSIGN(const auto file, container::GgufFile::open(card.info.path));
-    KVFS_ASSIGN(LlamaModel model, read_llama(*file));
-    if (model.config.head_width != 64 && model.config.head_width != 128) {
-      return fail(ErrorCode::kUnsupported, what,
-                  "llama.attention.key_length is " + std::to_string(model.config.head_width) +
-                      ", the CUDA kernels know 64 and 128",
-                  "run it with --device cpu");
-    }
+    KVFS_ASSIGN(const LlamaModel model, read_llama(*file));
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
     const c10::cuda::CUDAGuard guard(device);
+    const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
+    KVFS_TRY(check_kernels_know(what, model.config, properties));
     at::globalContext().setAllowTF32CuBLAS(false);
-    at::globalContext().setAllowBF16ReductionCuBLAS(at::CuBLASReductionOption::DisallowReducedPrecisionDisallowSplitK);
+    at::globalContext().setAllowBF16ReductionCuBLAS(false, true);
 
     const bool reference = options.compute == Compute::kReference;
-    const std::uint64_t needed = weight_bytes(model, reference ? 4 : 2);
-    std::size_t free_bytes = 0;
-    std::size_t all_bytes = 0;
-    if (const cudaError_t error = cudaMemGetInfo(&free_bytes, &all_bytes); error != cudaSuccess) {
-      throw ForwardError(error);
-    }
-    if (needed + kReserve > free_bytes) {
-      return fail(ErrorCode::kTooLarge, what,
-                  "it needs " + std::to_string((needed + kReserve) >> 20) + " MiB, the device has " +
-                      std::to_string(free_bytes >> 20) + " MiB free",
-                  "free the device, or run it with --device cpu");
-    }
-    Weights weights = load_weights(model, reference ? at::kFloat : at::kBFloat16, device, options.progress);
-    const std::uint64_t room = free_bytes - needed - kReserve;
+    KVFS_ASSIGN(const std::uint64_t room,
+                room_for_kv(what, weight_bytes(model, reference ? 4 : 2)));
+    Weights weights =
+        load_weights(model, reference ? at::kFloat : at::kBFloat16, device, options.progress);
     const std::uint64_t budget = options.kv_budget != 0 ? std::min(options.kv_budget, room) : room;
     const PageShape pages{model.config.layers, model.config.kv_heads, model.config.head_width,
                           reference ? DType::kF32 : DType::kBF16};
     ModelInfo info = card.info;
-    info.device = "cuda:" + std::to_string(index) + " (" + at::cuda::getDeviceProperties(index)->name + ")";
-    return std::make_unique<CudaModel>(std::move(info), model.config, std::move(weights), pages, device, budget);
+    info.device = "cuda:" + std::to_string(index) + " (" + properties.name + ")";
+    return std::make_unique<CudaModel>(std::move(info), model.config, std::move(weights), pages,
+                                       device, budget);
   });
 }
 

@@ -2,8 +2,8 @@
 //
 // Reading (prefill) works on a fixed grid: a token at position p sits in row p % kGridRows of a
 // matrix that always has kGridRows rows, so cuBLAS always sees one shape, and a row's bits cannot
-// depend on how the text was cut. Generating (decode) never meets cuBLAS. Attention is summed page by
-// page, pages in ascending order, on both paths.
+// depend on how the text was cut. Generating (decode) never meets cuBLAS. Attention is summed page
+// by page, pages in ascending order, on both paths.
 #pragma once
 
 #include <memory>
@@ -14,10 +14,11 @@ namespace kvfs::model::cuda {
 
 inline constexpr int kGridRows = 512;
 
-// Devices that can be used; 0 without a driver.
-int device_count();
+// GPUs of this machine. kUnsupported: the driver is missing or too old.
+Result<int> device_count();
 
-// kUnsupported: a head width the kernels do not know; kTooLarge: weights that do not fit the device.
+// kUnsupported: a head width the kernels do not know; kTooLarge: weights that do not fit the
+// device.
 Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const LoadOptions& options,
                                                int index);
 

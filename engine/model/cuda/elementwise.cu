@@ -19,7 +19,8 @@ __global__ void embed_kernel(const T* table, const std::int32_t* tokens, int wid
 }
 
 template <class T>
-__global__ void rms_norm_kernel(const float* x, const float* weight, int width, float epsilon, T* out) {
+__global__ void rms_norm_kernel(const float* x, const float* weight, int width, float epsilon,
+                                T* out) {
   __shared__ float sums[kThreads];
   const std::int64_t row = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
@@ -109,17 +110,18 @@ cudaError_t embed(const T* table, const std::int32_t* tokens, int rows, int widt
 }
 
 template <class T>
-cudaError_t rms_norm(const float* x, const float* weight, int rows, int width, float epsilon, T* out,
-                     cudaStream_t stream) {
-  rms_norm_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(x, weight, width, epsilon, out);
+cudaError_t rms_norm(const float* x, const float* weight, int rows, int width, float epsilon,
+                     T* out, cudaStream_t stream) {
+  rms_norm_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(x, weight, width, epsilon,
+                                                                        out);
   return cudaGetLastError();
 }
 
 template <class T>
 cudaError_t rope_and_store(float* qkv, const float* frequencies, const RowPlace* places, int rows,
                            HeadShape shape, KvPlace kv, cudaStream_t stream) {
-  rope_and_store_kernel<T><<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(
-      qkv, frequencies, places, shape, kv);
+  rope_and_store_kernel<T>
+      <<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(qkv, frequencies, places, shape, kv);
   return cudaGetLastError();
 }
 
@@ -135,11 +137,11 @@ cudaError_t add(float* x, const float* y, std::int64_t count, cudaStream_t strea
   return cudaGetLastError();
 }
 
-#define KVFS_FOR(T)                                                                               \
-  template cudaError_t embed(const T*, const std::int32_t*, int, int, float*, cudaStream_t);      \
-  template cudaError_t rms_norm(const float*, const float*, int, int, float, T*, cudaStream_t);   \
-  template cudaError_t rope_and_store<T>(float*, const float*, const RowPlace*, int, HeadShape,   \
-                                         KvPlace, cudaStream_t);                                  \
+#define KVFS_FOR(T)                                                                             \
+  template cudaError_t embed(const T*, const std::int32_t*, int, int, float*, cudaStream_t);    \
+  template cudaError_t rms_norm(const float*, const float*, int, int, float, T*, cudaStream_t); \
+  template cudaError_t rope_and_store<T>(float*, const float*, const RowPlace*, int, HeadShape, \
+                                         KvPlace, cudaStream_t);                                \
   template cudaError_t swiglu(const float*, int, int, T*, cudaStream_t);
 KVFS_FOR(float)
 KVFS_FOR(__nv_bfloat16)

@@ -3,13 +3,15 @@
 #include <ATen/cuda/CUDAContext.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/model/cuda/cuda_model.h"
 
 namespace kvfs::model::cuda {
 namespace {
 
-constexpr int kAttentionRows = 128;  // rows of one attention launch when reading: bounds its scratch
+// Of attention's partial results; long histories take more launches of fewer rows.
+constexpr std::size_t kScratchBytes = std::size_t{256} << 20;
 
 void check(cudaError_t error) {
   if (error != cudaSuccess) throw ForwardError(error);
@@ -23,7 +25,8 @@ constexpr at::ScalarType kType<__nv_bfloat16> = at::kBFloat16;
 template <class T>
 class TypedForward final : public Forward {
  public:
-  TypedForward(const LlamaConfig& config, const Weights& weights, const PageShape& pages, at::Device device)
+  TypedForward(const LlamaConfig& config, const Weights& weights, const PageShape& pages,
+               at::Device device)
       : config_(config), weights_(weights), pages_(pages), device_(device) {
     const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
     const auto narrow = fp32.dtype(kType<T>);
@@ -37,14 +40,15 @@ class TypedForward final : public Forward {
     logits_ = at::zeros({kMaxBatch, config.vocab}, fp32);
   }
 
-  void read(const DeviceSequence& sequence, std::span<const TokenId> tokens, std::span<float> logits) override {
+  void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
+            std::span<float> logits) override {
     const int count = static_cast<int>(tokens.size());
     const int first = sequence.next_pos() % kGridRows;
     std::vector<RowPlace> places;
     for (int i = 0; i < count; ++i) places.push_back({sequence.next_pos() + i, 0});
     const Batch batch = upload(tokens, places, {&sequence});
-    check(embed(weights<T>(weights_.embedding), batch.tokens.template data_ptr<std::int32_t>(), count,
-                config_.width, row(residual_, first), stream()));
+    check(embed(weights<T>(weights_.embedding), batch.tokens, count, config_.width,
+                row(residual_, first), stream()));
     for (int layer = 0; layer < config_.layers; ++layer) {
       const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
       norm(w.attn_norm, first, count);
@@ -60,8 +64,8 @@ class TypedForward final : public Forward {
     }
     if (!logits.empty()) {
       norm(weights_.output_norm, first + count - 1, 1);
-      check(linear_rows(weights<T>(weights_.output), row<T>(normed_, first + count - 1), 1, config_.vocab,
-                        config_.width, false, row(logits_, 0), stream()));
+      check(linear_rows(weights<T>(weights_.output), row<T>(normed_, first + count - 1), 1,
+                        config_.vocab, config_.width, false, row(logits_, 0), stream()));
       download(0, logits);
     }
     check(cudaStreamSynchronize(stream()));
@@ -80,8 +84,8 @@ class TypedForward final : public Forward {
       first_page += each.sequence->pages();
     }
     const Batch batch = upload(tokens, places, sequences);
-    check(embed(weights<T>(weights_.embedding), batch.tokens.template data_ptr<std::int32_t>(), count,
-                config_.width, row(residual_, 0), stream()));
+    check(embed(weights<T>(weights_.embedding), batch.tokens, count, config_.width,
+                row(residual_, 0), stream()));
     for (int layer = 0; layer < config_.layers; ++layer) {
       const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
       norm(w.attn_norm, 0, count);
@@ -100,11 +104,13 @@ class TypedForward final : public Forward {
   }
 
  private:
+  // What a step's kernels read, in one piece of device memory.
   struct Batch {
-    at::Tensor tokens;     // int32 [rows]
-    at::Tensor places;     // RowPlace [rows]
-    at::Tensor addresses;  // void* [pages of all sequences]
-    int most_pages = 0;    // of one sequence's visible history
+    at::Tensor memory;
+    const RowPlace* places;      // [rows]
+    const std::int32_t* tokens;  // [rows]
+    void* const* addresses;      // [pages of all sequences]
+    int most_pages = 0;          // of one sequence's visible history
   };
 
   static cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
@@ -114,37 +120,44 @@ class TypedForward final : public Forward {
   HeadShape heads() const { return {config_.heads, config_.kv_heads, config_.head_width}; }
 
   template <class E>
-  static const E* weights(const at::Tensor& tensor) { return static_cast<const E*>(tensor.const_data_ptr()); }
+  static const E* weights(const at::Tensor& tensor) {
+    return static_cast<const E*>(tensor.const_data_ptr());
+  }
   template <class E = float>
   static E* row(const at::Tensor& tensor, std::int64_t index) {
     return static_cast<E*>(tensor.data_ptr()) + index * tensor.size(1);
   }
 
-  // Host memory is pageable, so the copies are done when these calls return.
-  at::Tensor to_device(const void* data, std::size_t bytes) const {
-    at::Tensor out = at::empty({static_cast<std::int64_t>(bytes)},
-                               at::TensorOptions().dtype(at::kByte).device(device_));
-    check(cudaMemcpyAsync(out.data_ptr(), data, bytes, cudaMemcpyHostToDevice, stream()));
-    check(cudaStreamSynchronize(stream()));
-    return out;
-  }
   Batch upload(std::span<const TokenId> tokens, const std::vector<RowPlace>& places,
                const std::vector<const DeviceSequence*>& sequences) const {
-    Batch batch;
     std::vector<void*> addresses;
     for (const DeviceSequence* sequence : sequences) {
       for (int i = 0; i < sequence->pages(); ++i) addresses.push_back(sequence->page_address(i));
     }
+    const auto padded = [](std::size_t bytes) { return (bytes + 15) / 16 * 16; };
+    const std::size_t tokens_at = padded(places.size() * sizeof(RowPlace));
+    const std::size_t addresses_at = tokens_at + padded(tokens.size_bytes());
+    Bytes host(addresses_at + addresses.size() * sizeof(void*));
+    std::memcpy(host.data(), places.data(), places.size() * sizeof(RowPlace));
+    std::memcpy(host.data() + tokens_at, tokens.data(), tokens.size_bytes());
+    std::memcpy(host.data() + addresses_at, addresses.data(), addresses.size() * sizeof(void*));
+
+    Batch batch{.memory = at::empty({static_cast<std::int64_t>(host.size())},
+                                    at::TensorOptions().dtype(at::kByte).device(device_))};
+    auto* device = static_cast<std::uint8_t*>(batch.memory.data_ptr());
+    // From pageable memory: the bytes are staged when the call returns.
+    check(cudaMemcpyAsync(device, host.data(), host.size(), cudaMemcpyHostToDevice, stream()));
+    batch.places = reinterpret_cast<const RowPlace*>(device);
+    batch.tokens = reinterpret_cast<const std::int32_t*>(device + tokens_at);
+    batch.addresses = reinterpret_cast<void* const*>(device + addresses_at);
     for (const RowPlace& place : places) {
       batch.most_pages = std::max(batch.most_pages, place.position / kBlockTokens + 1);
     }
-    batch.tokens = to_device(tokens.data(), tokens.size_bytes()).view(at::kInt);
-    batch.places = to_device(places.data(), places.size() * sizeof(RowPlace));
-    batch.addresses = to_device(addresses.data(), addresses.size() * sizeof(void*));
     return batch;
   }
   void download(int index, std::span<float> out) const {
-    check(cudaMemcpyAsync(out.data(), row(logits_, index), out.size_bytes(), cudaMemcpyDeviceToHost, stream()));
+    check(cudaMemcpyAsync(out.data(), row(logits_, index), out.size_bytes(), cudaMemcpyDeviceToHost,
+                          stream()));
   }
 
   void norm(const at::Tensor& weight, int first, int count) {
@@ -159,32 +172,37 @@ class TypedForward final : public Forward {
       at::mm_out(out, in, w.t(), at::kFloat);
     }
   }
-  void rows_times(const at::Tensor& w, const at::Tensor& in, int count, bool accumulate, at::Tensor& out) const {
+  void rows_times(const at::Tensor& w, const at::Tensor& in, int count, bool accumulate,
+                  at::Tensor& out) const {
     check(linear_rows(weights<T>(w), row<T>(in, 0), count, static_cast<int>(w.size(0)),
                       static_cast<int>(w.size(1)), accumulate, row(out, 0), stream()));
   }
   void attend(const Batch& batch, int layer, int first, int count, bool one_sequence) {
-    const KvPlace kv{static_cast<void* const*>(batch.addresses.const_data_ptr()),
-                     pages_.offset(layer, 0), pages_.offset(layer, 1)};
-    const auto* places = static_cast<const RowPlace*>(batch.places.const_data_ptr());
+    const KvPlace kv{batch.addresses, pages_.offset(layer, 0), pages_.offset(layer, 1)};
     check(rope_and_store<T>(row(qkv_, first), weights_.frequencies.template const_data_ptr<float>(),
-                            places, count, heads(), kv, stream()));
-    const auto scratch = static_cast<std::int64_t>(
-        attention_scratch(std::min(count, kAttentionRows), batch.most_pages, heads()));
+                            batch.places, count, heads(), kv, stream()));
+    const std::size_t of_row = attention_scratch(1, batch.most_pages, heads());
+    const int at_once = static_cast<int>(std::clamp<std::size_t>(
+        kScratchBytes / sizeof(float) / of_row, 1, static_cast<std::size_t>(count)));
+    const auto scratch = static_cast<std::int64_t>(of_row) * at_once;
     if (!partial_.defined() || partial_.numel() < scratch) {
+      partial_ = at::Tensor();  // given back first: the two need not fit side by side
       partial_ = at::empty({scratch}, at::TensorOptions().dtype(at::kFloat).device(device_));
     }
-    for (int begin = 0; begin < count; begin += kAttentionRows) {
-      const int rows = std::min(kAttentionRows, count - begin);
-      check(attention(row(qkv_, first + begin), places + begin, rows, one_sequence, batch.most_pages,
-                      heads(), kv, partial_.data_ptr<float>(), row<T>(attended_, first + begin), stream()));
+    for (int begin = 0; begin < count; begin += at_once) {
+      const int rows = std::min(at_once, count - begin);
+      check(attention(row(qkv_, first + begin), batch.places + begin, rows, one_sequence,
+                      batch.most_pages, heads(), kv, partial_.data_ptr<float>(),
+                      row<T>(attended_, first + begin), stream()));
     }
   }
   void activate(int first, int count) {
-    check(swiglu(row(gate_up_, first), count, config_.ffn_width, row<T>(activated_, first), stream()));
+    check(swiglu(row(gate_up_, first), count, config_.ffn_width, row<T>(activated_, first),
+                 stream()));
   }
   void add_projected(int first, int count) {
-    check(add(row(residual_, first), row(projected_, first), std::int64_t{count} * config_.width, stream()));
+    check(add(row(residual_, first), row(projected_, first), std::int64_t{count} * config_.width,
+              stream()));
   }
 
   const LlamaConfig& config_;
@@ -201,7 +219,8 @@ class TypedForward final : public Forward {
 
 std::unique_ptr<Forward> make_forward(const LlamaConfig& config, const Weights& weights,
                                       const PageShape& pages, at::Device device) {
-  if (pages.dtype == DType::kF32) return std::make_unique<TypedForward<float>>(config, weights, pages, device);
+  if (pages.dtype == DType::kF32)
+    return std::make_unique<TypedForward<float>>(config, weights, pages, device);
   return std::make_unique<TypedForward<__nv_bfloat16>>(config, weights, pages, device);
 }
 

@@ -28,7 +28,8 @@ class Forward {
   virtual void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
                     std::span<float> logits) = 0;
 
-  // Generates: one token for each of up to kMaxBatch sequences; logits one after the other, [vocab] each.
+  // Generates: one token for each of up to kMaxBatch sequences; logits one after the other, [vocab]
+  // each.
   struct Row {
     const DeviceSequence* sequence;
     TokenId token;

@@ -1,8 +1,8 @@
 // Matrix times up to 16 activation rows: the product of the generated path.
 //
-// A warp computes one output for all rows: lane l takes inputs 8l … 8l+7, then 256 further on, and so
-// on; the 32 lanes' sums meet in a fixed tree. A row's sum therefore never depends on its company,
-// and the weights, which bound the time, are read once, 16 bytes a lane.
+// A warp computes one output for all rows: lane l takes inputs 8l … 8l+7, then 256 further on, and
+// so on; the 32 lanes' sums meet in a fixed tree. A row's sum therefore never depends on its
+// company, and the weights, which bound the time, are read once, 16 bytes a lane.
 
 #include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/numbers.cuh"
@@ -50,8 +50,8 @@ __global__ void linear_rows_kernel(const T* __restrict__ w, const T* __restrict_
 }  // namespace
 
 template <class T>
-cudaError_t linear_rows(const T* w, const T* x, int rows, int outputs, int inputs, bool add, float* y,
-                        cudaStream_t stream) {
+cudaError_t linear_rows(const T* w, const T* x, int rows, int outputs, int inputs, bool add,
+                        float* y, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>((outputs + kWarps - 1) / kWarps);
   const auto launch = [&](auto kernel) {
     kernel<<<blocks, kWarps * 32, 0, stream>>>(w, x, rows, outputs, inputs, add, y);
@@ -62,7 +62,8 @@ cudaError_t linear_rows(const T* w, const T* x, int rows, int outputs, int input
   return launch(linear_rows_kernel<T, kMaxBatch>);
 }
 
-template cudaError_t linear_rows(const float*, const float*, int, int, int, bool, float*, cudaStream_t);
+template cudaError_t linear_rows(const float*, const float*, int, int, int, bool, float*,
+                                 cudaStream_t);
 template cudaError_t linear_rows(const __nv_bfloat16*, const __nv_bfloat16*, int, int, int, bool,
                                  float*, cudaStream_t);
 

@@ -11,20 +11,22 @@ __device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat
 template <class T>
 __device__ __forceinline__ T from_float(float value);
 template <>
-__device__ __forceinline__ float from_float<float>(float value) { return value; }
+__device__ __forceinline__ float from_float<float>(float value) {
+  return value;
+}
 template <>
 __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
 // Eight neighbours; p is 16-byte aligned.
-__device__ __forceinline__ void load8(const float* p, float (&out)[8]) {
+__device__ __forceinline__ void load8(const float* p, float* out) {
   const float4 a = reinterpret_cast<const float4*>(p)[0];
   const float4 b = reinterpret_cast<const float4*>(p)[1];
   out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
   out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
-__device__ __forceinline__ void load8(const __nv_bfloat16* p, float (&out)[8]) {
+__device__ __forceinline__ void load8(const __nv_bfloat16* p, float* out) {
   const uint4 raw = *reinterpret_cast<const uint4*>(p);
   const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll

@@ -1,7 +1,9 @@
-// Paged KV on the device: 256 positions of all layers a page, shared between forks, copied on write.
+// Paged KV on the device: 256 positions of all layers a page, shared between forks, copied on
+// write.
 //
-// A page is [layers][key, value][kv_heads][256][width] of the KV type, zeroed at birth so that places
-// nobody wrote are numbers. Engine thread only. The pool counts bytes and outlives its pages.
+// A page is [layers][key, value][kv_heads][256][width] of the KV type, zeroed at birth so that
+// places nobody wrote are numbers. Engine thread only. The pool counts bytes and outlives its
+// pages.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -46,7 +48,7 @@ class PagePool {
   const PageShape& shape() const { return shape_; }
   std::uint64_t used() const { return used_; }
   std::uint64_t budget() const { return budget_; }
-  // kTooLarge beyond the budget; libtorch's exception when the device itself is full.
+  // kTooLarge beyond the budget or when the device itself is full.
   Result<std::shared_ptr<Page>> make();
 
  private:
@@ -65,7 +67,7 @@ class DeviceSequence final : public Sequence {
   void* page_address(int index) const { return pages_[static_cast<std::size_t>(index)]->address(); }
 
   // Makes the next `count` positions writable: new pages, and a copy of a shared partial one.
-  // Failure leaves everything as it was.
+  // kTooLarge leaves everything as it was.
   Status reserve(int count);
   void advance(int count) { next_pos_ += count; }
   void truncate(Position end);
@@ -76,13 +78,14 @@ class DeviceSequence final : public Sequence {
   Status set_next_pos(Position next_pos);
 
  private:
-  Status make_own(std::size_t index);
+  Status make_own(std::size_t index);  // a page nobody else sees
 
   PagePool* pool_;
   // Owners of a page: the sequences (forks) whose histories share it.
   std::vector<std::shared_ptr<PagePool::Page>> pages_;
-  std::vector<std::int64_t> written_;  // a page: positions · heads that write() has filled
   Position next_pos_ = 0;
+  // Positions that write() has filled since the last set_next_pos: [page][layer · kv_heads + head].
+  std::vector<std::vector<std::int16_t>> filled_;
 };
 
 }  // namespace kvfs::model::cuda

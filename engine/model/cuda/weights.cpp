@@ -13,7 +13,8 @@ class Loader {
 
   at::Tensor vector(const GgufTensor& tensor) const {
     at::Tensor out = at::empty({static_cast<std::int64_t>(tensor.dims[0])}, at::kFloat);
-    dequantize_row(tensor.type, tensor.bytes, {out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
+    dequantize_row(tensor.type, tensor.bytes,
+                   {out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
     return out.to(device_);
   }
 
@@ -42,9 +43,12 @@ class Loader {
  private:
   static constexpr std::int64_t kBandRows = 4096;
 
-  static std::int64_t rows_of(const GgufTensor& tensor) { return static_cast<std::int64_t>(tensor.dims[1]); }
+  static std::int64_t rows_of(const GgufTensor& tensor) {
+    return static_cast<std::int64_t>(tensor.dims[1]);
+  }
 
-  at::Tensor band(const Source& source, std::int64_t begin, std::int64_t count, std::int64_t columns) const {
+  at::Tensor band(const Source& source, std::int64_t begin, std::int64_t count,
+                  std::int64_t columns) const {
     at::Tensor values = at::empty({count, columns}, at::kFloat);
     for (std::int64_t i = 0; i < count; ++i) {
       const auto row = static_cast<int>(begin + i);
@@ -82,7 +86,8 @@ Weights load_weights(const LlamaModel& model, at::ScalarType type, at::Device de
         .down = load.matrix({{layer.down}}),
     });
     if (progress) {
-      progress(static_cast<double>(weights.layers.size()) / static_cast<double>(model.config.layers));
+      progress(static_cast<double>(weights.layers.size()) /
+               static_cast<double>(model.config.layers));
     }
   }
   return weights;

@@ -1,0 +1,95 @@
+// Speed of a model: prefill of 2,048 tokens, decode at 0 and at 2,048 tokens of context, both
+// modes.
+//
+//   bench_model [MODEL.gguf] [fast|reference|both] [threads]
+//
+// Prints one JSON object a mode. A plain main, not Google Benchmark: each figure is one long run
+// whose state (2,048 tokens) is dear.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "engine/model/model.h"
+
+namespace {
+
+using kvfs::TokenId;
+using kvfs::model::Compute;
+using kvfs::model::Model;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+int complain(const kvfs::Error& error) {
+  std::fprintf(stderr, "bench_model: %s\n", error.message().c_str());
+  return 1;
+}
+
+std::vector<TokenId> some_tokens(std::size_t count, std::int32_t vocab) {
+  std::vector<TokenId> tokens(count);
+  std::uint32_t state = 1;
+  for (TokenId& token : tokens) {
+    state = state * 1664525U + 1013904223U;
+    token = static_cast<TokenId>((state >> 8) % static_cast<std::uint32_t>(vocab));
+  }
+  return tokens;
+}
+
+kvfs::Result<double> decode_rate(Model& model, kvfs::model::Sequence& sequence, int tokens) {
+  std::vector<float> logits(static_cast<std::size_t>(model.info().vocab_size));
+  const auto start = Clock::now();
+  for (int i = 0; i < tokens; ++i) {
+    kvfs::model::DecodeItem item{&sequence, static_cast<TokenId>(100 + i), logits};
+    KVFS_TRY(model.decode({&item, 1}));
+  }
+  return tokens / seconds_since(start);
+}
+
+kvfs::Status run(const std::string& path, Compute compute, int threads) {
+  constexpr int kContext = 2048;
+  KVFS_ASSIGN(const auto card, kvfs::model::read_card(path, compute, {}, {}));
+  auto start = Clock::now();
+  KVFS_ASSIGN(const auto model,
+              kvfs::model::load_model(*card, {.compute = compute, .threads = threads}));
+  const double load = seconds_since(start);
+  const std::vector<TokenId> tokens = some_tokens(kContext, model->info().vocab_size);
+  std::vector<float> logits(static_cast<std::size_t>(model->info().vocab_size));
+
+  const auto warm = model->new_sequence();
+  KVFS_TRY(model->prefill(*warm, std::span(tokens).first(64), logits));
+
+  const auto sequence = model->new_sequence();
+  start = Clock::now();
+  KVFS_TRY(model->prefill(*sequence, tokens, logits));
+  const double prefill = kContext / seconds_since(start);
+  const auto empty = model->new_sequence();
+  KVFS_ASSIGN(const double at_0, decode_rate(*model, *empty, 64));
+  KVFS_ASSIGN(const double at_2048, decode_rate(*model, *sequence, 64));
+  std::printf(
+      "{\"load, s\": %.3f, \"prefill of 2048, tok/s\": %.1f, \"decode at 0, tok/s\": %.1f, "
+      "\"decode at 2048, tok/s\": %.1f}\n",
+      load, prefill, at_0, at_2048);
+  std::fflush(stdout);
+  return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string path =
+      argc > 1 ? argv[1] : KVFS_DEPS_DIR "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  const std::string mode = argc > 2 ? argv[2] : "both";
+  const int threads = argc > 3 ? std::atoi(argv[3]) : 0;
+  if (mode != "reference") {
+    if (auto done = run(path, Compute::kFast, threads); !done) return complain(done.error());
+  }
+  if (mode != "fast") {
+    if (auto done = run(path, Compute::kReference, threads); !done) return complain(done.error());
+  }
+  return 0;
+}

@@ -1,0 +1,204 @@
+// Each kernel against plain double-precision code, on fresh random numbers, and its promise about
+// bits.
+#include "tests/engine/model/cuda/kernel_fixture.h"
+
+namespace kvfs::model::cuda {
+namespace {
+
+TYPED_TEST_SUITE(CudaKernels, KernelTypes, KernelTypeNames);
+
+TYPED_TEST(CudaKernels, EmbeddingTakesTheTokensRows) {
+  const int width = 576;
+  const auto table = this->normal(50 * width);
+  const std::vector<std::int32_t> tokens{49, 0, 7, 7};
+  const DeviceArray<TypeParam> on_device(table);
+  const DeviceArray<std::int32_t> ids(tokens);
+  const DeviceArray<float> out(tokens.size() * width);
+  must(embed(on_device.get(), ids.get(), 4, width, out.get(), nullptr));
+  const auto got = out.host();
+  for (int row = 0; row < 4; ++row) {
+    for (int i = 0; i < width; ++i) {
+      ASSERT_EQ(
+          got[static_cast<std::size_t>(row * width + i)],
+          number(
+              table[static_cast<std::size_t>(tokens[static_cast<std::size_t>(row)] * width + i)]));
+    }
+  }
+}
+
+TYPED_TEST(CudaKernels, RmsNormDividesByTheRootOfTheMeanSquare) {
+  for (const int width : {64, 576, 4096}) {
+    const int rows = 5;
+    const auto x = this->template normal<float>(static_cast<std::size_t>(rows * width), 3.0F);
+    const auto weight = this->template normal<float>(static_cast<std::size_t>(width));
+    std::vector<double> expected;
+    for (int r = 0; r < rows; ++r) {
+      const float* row = x.data() + r * width;
+      double squares = 0.0;
+      for (int i = 0; i < width; ++i) squares += static_cast<double>(row[i]) * row[i];
+      for (int i = 0; i < width; ++i) {
+        expected.push_back(row[i] / std::sqrt(squares / width + 1e-5) *
+                           weight[static_cast<std::size_t>(i)]);
+      }
+    }
+    const DeviceArray<float> in(x);
+    const DeviceArray<float> scale(weight);
+    const DeviceArray<TypeParam> out(x.size());
+    must(rms_norm(in.get(), scale.get(), rows, width, 1e-5F, out.get(), nullptr));
+    this->expect_close(out.host(), expected);
+  }
+}
+
+TYPED_TEST(CudaKernels, SwigluGatesTheUpperHalf) {
+  const int rows = 3;
+  const int ffn = 1536 + 8;
+  const auto in = this->template normal<float>(static_cast<std::size_t>(rows * 2 * ffn), 3.0F);
+  std::vector<double> expected;
+  for (int r = 0; r < rows; ++r) {
+    for (int i = 0; i < ffn; ++i) {
+      const double gate = in[static_cast<std::size_t>(r * 2 * ffn + i)];
+      const double up = in[static_cast<std::size_t>(r * 2 * ffn + ffn + i)];
+      expected.push_back(gate / (1.0 + std::exp(-gate)) * up);
+    }
+  }
+  const DeviceArray<float> gate_up(in);
+  const DeviceArray<TypeParam> out(expected.size());
+  must(swiglu(gate_up.get(), rows, ffn, out.get(), nullptr));
+  this->expect_close(out.host(), expected);
+}
+
+TYPED_TEST(CudaKernels, LinearRowsMultipliesAndAdds) {
+  for (const int rows : {1, 2, 4, 7, kMaxBatch}) {
+    const int outputs = 5 + this->between(0, 400);
+    const int inputs = 8 * this->between(1, 200);
+    const auto w = this->normal(static_cast<std::size_t>(outputs * inputs), 0.05F);
+    const auto x = this->normal(static_cast<std::size_t>(rows * inputs));
+    const auto before = this->template normal<float>(static_cast<std::size_t>(rows * outputs));
+    std::vector<double> product;
+    std::vector<double> sum;
+    for (int r = 0; r < rows; ++r) {
+      for (int n = 0; n < outputs; ++n) {
+        double dot = 0.0;
+        for (int k = 0; k < inputs; ++k) {
+          dot += static_cast<double>(number(w[static_cast<std::size_t>(n * inputs + k)])) *
+                 number(x[static_cast<std::size_t>(r * inputs + k)]);
+        }
+        product.push_back(dot);
+        sum.push_back(dot + before[static_cast<std::size_t>(r * outputs + n)]);
+      }
+    }
+    const DeviceArray<TypeParam> weights(w);
+    const DeviceArray<TypeParam> in(x);
+    const DeviceArray<float> out(product.size());
+    must(linear_rows(weights.get(), in.get(), rows, outputs, inputs, false, out.get(), nullptr));
+    this->expect_close(out.host(), product);
+    const DeviceArray<float> added(before);
+    must(linear_rows(weights.get(), in.get(), rows, outputs, inputs, true, added.get(), nullptr));
+    this->expect_close(added.host(), sum);
+  }
+}
+
+TYPED_TEST(CudaKernels, ARowOfLinearRowsDoesNotDependOnItsCompany) {
+  const int outputs = 300;
+  const int inputs = 1544;
+  const DeviceArray<TypeParam> w(this->normal(outputs * inputs, 0.05F));
+  const auto x = this->normal(kMaxBatch * inputs);
+  const DeviceArray<TypeParam> in(x);
+  const DeviceArray<float> all(kMaxBatch * outputs);
+  must(linear_rows(w.get(), in.get(), kMaxBatch, outputs, inputs, false, all.get(), nullptr));
+  const auto together = all.host();
+  for (const int rows : {1, 3, 4, 5}) {
+    for (int first = 0; first + rows <= kMaxBatch; first += rows) {
+      const DeviceArray<float> some(static_cast<std::size_t>(rows * outputs));
+      must(linear_rows(w.get(), in.get() + first * inputs, rows, outputs, inputs, false, some.get(),
+                       nullptr));
+      EXPECT_TRUE(
+          same_bits(some.host(), std::vector<float>(together.begin() + first * outputs,
+                                                    together.begin() + (first + rows) * outputs)));
+    }
+  }
+}
+
+TYPED_TEST(CudaKernels, RopeTurnsQueriesAndStoresKeysAndValues) {
+  for (const HeadShape shape : {HeadShape{9, 3, 64}, HeadShape{8, 8, 128}}) {
+    const std::vector<RowPlace> places{{0, 0}, {300, 0}, {511, 0}, {17, 2}};  // two pages, then one
+    const int heads = shape.heads + 2 * shape.kv_heads;
+    const auto in =
+        this->template normal<float>(places.size() * static_cast<std::size_t>(heads * shape.width));
+    std::vector<float> frequencies;
+    for (int i = 0; i < shape.width / 2; ++i) {
+      frequencies.push_back(
+          std::pow(10000.0F, -2.0F * static_cast<float>(i) / static_cast<float>(shape.width)));
+    }
+    const std::vector<TypeParam> zeros(
+        static_cast<std::size_t>(2 * shape.kv_heads * kPage * shape.width),
+        rounded<TypeParam>(0.0F));
+    const Pages<TypeParam> pages(shape, {zeros, zeros, zeros}, this->random_);
+    const DeviceArray<float> qkv(in);
+    const DeviceArray<float> on_device(frequencies);
+    const DeviceArray<RowPlace> where(places);
+    must(rope_and_store<TypeParam>(qkv.get(), on_device.get(), where.get(), 4, shape, pages.place(),
+                                   nullptr));
+
+    const auto got = qkv.host();
+    std::vector<float> queries;
+    std::vector<double> expected_queries;
+    std::vector<TypeParam> stored;
+    std::vector<double> expected_stored;
+    for (std::size_t r = 0; r < places.size(); ++r) {
+      const auto slot = static_cast<std::size_t>(places[r].position % kPage);
+      const auto page =
+          pages.page(static_cast<std::size_t>(places[r].first_page + places[r].position / kPage));
+      for (int head = 0; head < heads; ++head) {
+        for (int i = 0; i < shape.width; ++i) {
+          const std::size_t at =
+              (r * static_cast<std::size_t>(heads) + static_cast<std::size_t>(head)) *
+              static_cast<std::size_t>(shape.width);
+          const int pair = i % (shape.width / 2);
+          // The angle is fp32 by definition (transformers computes it so).
+          const double angle =
+              static_cast<float>(places[r].position) * frequencies[static_cast<std::size_t>(pair)];
+          const double low = in[at + static_cast<std::size_t>(pair)];
+          const double high = in[at + static_cast<std::size_t>(pair + shape.width / 2)];
+          const double turned = i < shape.width / 2
+                                    ? low * std::cos(angle) - high * std::sin(angle)
+                                    : high * std::cos(angle) + low * std::sin(angle);
+          const bool is_value = head >= shape.heads + shape.kv_heads;
+          const double wanted = is_value ? in[at + static_cast<std::size_t>(i)] : turned;
+          if (head < shape.heads) {
+            queries.push_back(got[at + static_cast<std::size_t>(i)]);
+            expected_queries.push_back(wanted);
+          } else {
+            const auto kv_head = static_cast<std::size_t>((head - shape.heads) % shape.kv_heads);
+            stored.push_back(page[(is_value ? pages.side() : 0) +
+                                  (kv_head * kPage + slot) * static_cast<std::size_t>(shape.width) +
+                                  static_cast<std::size_t>(i)]);
+            expected_stored.push_back(wanted);
+          }
+        }
+      }
+    }
+    this->expect_close(queries, expected_queries);
+    this->expect_close(stored, expected_stored);
+  }
+}
+
+TEST(CudaKernelsOfFp32, AddAdds) {
+  if (!has_gpu()) GTEST_SKIP() << "no NVIDIA GPU here";
+  std::vector<float> x;
+  std::vector<float> y;
+  std::vector<float> sum;
+  for (int i = 0; i < 1000; ++i) {
+    x.push_back(static_cast<float>(i) * 0.37F);
+    y.push_back(static_cast<float>(i * i) * 0.11F);
+    sum.push_back(x.back() + y.back());
+  }
+  const DeviceArray<float> a(x);
+  const DeviceArray<float> b(y);
+  must(add(a.get(), b.get(), 999, nullptr));
+  sum.back() = x.back();  // past the end: untouched
+  EXPECT_EQ(a.host(), sum);
+}
+
+}  // namespace
+}  // namespace kvfs::model::cuda

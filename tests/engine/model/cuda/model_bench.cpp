@@ -1,0 +1,163 @@
+// Speed of a model on a GPU, beside what the memory allows: prefill of 2,048 tokens; decode at 0
+// and at 2,048 tokens, one sequence and sixteen.
+//
+//   bench_cuda_model [MODEL.gguf] [fast|reference|both]
+//
+// One JSON object a line. A generated token must at least read every weight and the history's KV
+// once: bound_tok_s is the device's own copy rate, measured in this run, over those bytes.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "engine/model/model.h"
+
+namespace {
+
+using kvfs::TokenId;
+using kvfs::model::Compute;
+using kvfs::model::Model;
+using kvfs::model::Sequence;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kContext = 2048;
+constexpr int kRepeats = 7;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Bytes a second, read and written, of a copy far larger than the cache.
+kvfs::Result<double> copy_rate() {
+  constexpr std::size_t kBytes = std::size_t{2} << 30;
+  void* from = nullptr;
+  void* to = nullptr;
+  cudaEvent_t begin{};
+  cudaEvent_t end{};
+  cudaError_t error = cudaMalloc(&from, kBytes);
+  if (error == cudaSuccess) error = cudaMalloc(&to, kBytes);
+  if (error == cudaSuccess) error = cudaMemset(from, 0x5a, kBytes);
+  if (error == cudaSuccess) error = cudaEventCreate(&begin);
+  if (error == cudaSuccess) error = cudaEventCreate(&end);
+  std::vector<double> rates;
+  for (int i = 0; i < kRepeats && error == cudaSuccess; ++i) {
+    cudaEventRecord(begin);
+    error = cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice);
+    cudaEventRecord(end);
+    if (error == cudaSuccess) error = cudaEventSynchronize(end);
+    float ms = 0.0F;
+    cudaEventElapsedTime(&ms, begin, end);
+    rates.push_back(2.0 * static_cast<double>(kBytes) / (static_cast<double>(ms) * 1e-3));
+  }
+  cudaFree(from);
+  cudaFree(to);
+  if (error != cudaSuccess) {
+    return kvfs::fail(kvfs::ErrorCode::kIo, "measure the device's copy rate",
+                      cudaGetErrorString(error));
+  }
+  return median(rates);
+}
+
+std::vector<TokenId> some_tokens(std::size_t count, std::int32_t vocab) {
+  std::vector<TokenId> tokens(count);
+  std::uint32_t state = 1;
+  for (TokenId& token : tokens) {
+    state = state * 1664525U + 1013904223U;
+    token = static_cast<TokenId>((state >> 8) % static_cast<std::uint32_t>(vocab));
+  }
+  return tokens;
+}
+
+// Tokens a second of all `batch` forks of a start together.
+kvfs::Result<double> decode_rate(Model& model, const Sequence& start, int batch, int steps) {
+  const auto vocab = static_cast<std::size_t>(model.info().vocab_size);
+  std::vector<float> logits(vocab * static_cast<std::size_t>(batch));
+  std::vector<std::unique_ptr<Sequence>> forks;
+  for (int i = 0; i < batch; ++i) forks.push_back(model.fork(start));
+  std::vector<double> seconds;
+  for (int step = 0; step < steps; ++step) {
+    std::vector<kvfs::model::DecodeItem> items;
+    for (std::size_t i = 0; i < forks.size(); ++i) {
+      items.push_back({forks[i].get(), static_cast<TokenId>(100 + step),
+                       std::span(logits).subspan(i * vocab, vocab)});
+    }
+    const auto begin = Clock::now();
+    KVFS_TRY(model.decode(items));
+    seconds.push_back(seconds_since(begin));
+  }
+  return batch / median(seconds);
+}
+
+std::uint64_t kv_bytes_per_token(const kvfs::model::ModelInfo& info) {
+  std::uint64_t elements = 0;
+  for (const auto& layer : info.layers) {
+    elements += static_cast<std::uint64_t>(layer.kv_heads) * (layer.key_width + layer.value_width);
+  }
+  return elements * kvfs::size_of(info.kv_dtype);
+}
+
+kvfs::Status run(const std::string& path, Compute compute, double copy) {
+  const kvfs::model::DeviceChoice gpu{.kind = kvfs::model::DeviceChoice::Kind::kCuda};
+  KVFS_ASSIGN(const auto card, kvfs::model::read_card(path, compute, gpu, {}));
+  const auto start = Clock::now();
+  KVFS_ASSIGN(const auto model,
+              kvfs::model::load_model(*card, {.device = gpu, .compute = compute}));
+  const double load = seconds_since(start);
+  const auto& info = model->info();
+  const std::vector<TokenId> tokens = some_tokens(kContext, info.vocab_size);
+  std::vector<float> logits(static_cast<std::size_t>(info.vocab_size));
+
+  std::vector<double> prefills;
+  std::unique_ptr<Sequence> context;
+  for (int i = 0; i <= kRepeats; ++i) {
+    context = model->new_sequence();
+    const auto begin = Clock::now();
+    KVFS_TRY(model->prefill(*context, tokens, logits));
+    if (i > 0) prefills.push_back(kContext / seconds_since(begin));  // the first warms up
+  }
+  const auto empty = model->new_sequence();
+  KVFS_TRY(decode_rate(*model, *empty, 1, 20));
+  KVFS_ASSIGN(const double at_0, decode_rate(*model, *empty, 1, 128));
+  KVFS_ASSIGN(const double at_2048, decode_rate(*model, *context, 1, 128));
+  KVFS_ASSIGN(const double sixteen, decode_rate(*model, *context, 16, 64));
+
+  const double weights =
+      static_cast<double>(info.parameters) * static_cast<double>(kvfs::size_of(info.kv_dtype));
+  const double bytes = weights + kContext * static_cast<double>(kv_bytes_per_token(info));
+  std::printf(
+      "{\"model\": \"%s\", \"kernels\": \"%s\", \"device\": \"%s\", \"load_s\": %.2f, "
+      "\"prefill_2048_tok_s\": %.0f, \"decode_0_tok_s\": %.1f, \"decode_2048_tok_s\": %.1f, "
+      "\"decode_2048_batch_16_tok_s\": %.1f, \"copy_gb_s\": %.0f, \"bound_2048_tok_s\": %.0f, "
+      "\"share_of_bound\": %.4f}\n",
+      info.name.c_str(), info.kernel_class.c_str(), info.device.c_str(), load, median(prefills),
+      at_0, at_2048, sixteen, copy / 1e9, copy / bytes, at_2048 / (copy / bytes));
+  return {};
+}
+
+kvfs::Status run_modes(const std::string& path, const std::string& mode) {
+  KVFS_ASSIGN(const double copy, copy_rate());
+  if (mode != "reference") KVFS_TRY(run(path, Compute::kFast, copy));
+  if (mode != "fast") KVFS_TRY(run(path, Compute::kReference, copy));
+  return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string path =
+      argc > 1 ? argv[1] : KVFS_DEPS_DIR "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (const auto done = run_modes(path, argc > 2 ? argv[2] : "both"); !done) {
+    std::fprintf(stderr, "bench_cuda_model: %s\n", done.error().message().c_str());
+    return 1;
+  }
+  return 0;
+}

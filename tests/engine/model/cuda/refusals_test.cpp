@@ -1,0 +1,81 @@
+// What the device cannot do is refused in a sentence, and changes nothing.
+#include "tests/engine/model/cuda/loaded_model.h"
+
+namespace kvfs::model::cuda {
+namespace {
+
+class CudaRefusals : public CudaModelTest {};
+
+TEST_F(CudaRefusals, MemoryForKvRunsOutAndComesBack) {
+  constexpr std::uint64_t kPageBytes =
+      std::uint64_t{30} * 2 * 3 * 256 * 64 * 2;  // the default model's
+  const Loaded loaded = load(Compute::kFast, 3 * kPageBytes);
+  Model& model = *loaded.model;
+  EXPECT_EQ(model.kv_bytes_budget(), 3 * kPageBytes);
+  EXPECT_EQ(model.kv_bytes_used(), 0U);
+  const auto first = model.new_sequence();
+  must(model.prefill(*first, std::vector<TokenId>(400, 7), {}));
+  EXPECT_EQ(model.kv_bytes_used(), 2 * kPageBytes);
+
+  const auto second = model.new_sequence();
+  const Status refused = model.prefill(*second, std::vector<TokenId>(400, 7), {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
+  EXPECT_EQ(second->next_pos(), 0);
+  EXPECT_EQ(model.kv_bytes_used(), 2 * kPageBytes) << "what was reserved is given back";
+
+  // The second of a batch finds no page: the first must not have moved either.
+  must(model.prefill(*second, std::vector<TokenId>(256, 7), {}));
+  std::vector<float> logits(static_cast<std::size_t>(model.info().vocab_size));
+  DecodeItem items[2] = {{first.get(), 5, logits}, {second.get(), 5, logits}};
+  const Status no_page = model.decode(items);
+  ASSERT_FALSE(no_page);
+  EXPECT_EQ(no_page.error().code, ErrorCode::kTooLarge);
+  EXPECT_EQ(first->next_pos(), 400);
+  EXPECT_EQ(second->next_pos(), 256);
+  must(model.decode({items, 1}));
+
+  must(model.truncate(*first, 0));
+  must(model.decode({items + 1, 1}));
+  EXPECT_EQ(model.kv_bytes_used(), 2 * kPageBytes);
+}
+
+TEST_F(CudaRefusals, WrongInputIsNamed) {
+  Model& fast = model(Compute::kFast);
+  const auto sequence = fast.new_sequence();
+  const auto code = [](const Status& status) {
+    return status ? ErrorCode::kInternal : status.error().code;
+  };
+  EXPECT_EQ(code(fast.prefill(*sequence, {}, {})), ErrorCode::kInvalid);
+  EXPECT_EQ(code(fast.prefill(*sequence, std::vector<TokenId>{1, fast.info().vocab_size}, {})),
+            ErrorCode::kInvalid);
+  EXPECT_EQ(code(fast.prefill(*sequence, std::vector<TokenId>{-1}, {})), ErrorCode::kInvalid);
+  const std::vector<TokenId> too_many(static_cast<std::size_t>(fast.info().context_length) + 1, 7);
+  EXPECT_EQ(code(fast.prefill(*sequence, too_many, {})), ErrorCode::kTooLarge);
+  EXPECT_EQ(code(fast.decode({})), ErrorCode::kInvalid);
+  EXPECT_EQ(code(fast.truncate(*sequence, 1)), ErrorCode::kInvalid);
+  EXPECT_EQ(code(fast.set_next_pos(*sequence, 1)), ErrorCode::kInvalid);
+  EXPECT_EQ(sequence->next_pos(), 0);
+
+  must(fast.prefill(*sequence, std::vector<TokenId>(300, 7), {}));
+  KvPiece piece = value_of(fast.kv_out(*sequence, 0, 1)).front();
+  EXPECT_FALSE(fast.kv_out(*sequence, 0, 2));
+  EXPECT_FALSE(fast.kv_out(*sequence, 30, 0));
+  const auto other = fast.new_sequence();
+  EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kInvalid) << "block 1 before block 0";
+  piece = value_of(fast.kv_out(*sequence, 0, 0)).front();
+  piece.positions[7] = 9000;
+  EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kUnsupported) << "a pruned block";
+  piece.key.pop_back();
+  EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kInvalid) << "a byte is missing";
+}
+
+TEST_F(CudaRefusals, ADeviceThatIsNotThereIsRefused) {
+  const auto card =
+      read_card(model_path(), Compute::kFast, {.kind = DeviceChoice::Kind::kCuda, .index = 99}, {});
+  ASSERT_FALSE(card);
+  EXPECT_EQ(card.error().code, ErrorCode::kUnsupported);
+}
+
+}  // namespace
+}  // namespace kvfs::model::cuda

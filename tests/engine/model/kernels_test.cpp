@@ -1,0 +1,240 @@
+// The two builds of every kernel give the same bits, and those are near what doubles give.
+#include "engine/model/cpu/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "engine/model/dequantize.h"
+
+namespace kvfs::model::cpu {
+namespace {
+
+using Floats = std::vector<float>;
+
+class TwoBuilds : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (avx2_kernels() == nullptr)
+      GTEST_SKIP() << "this CPU has no AVX2: the portable kernels are all there is";
+  }
+  const Kernels& fast() { return *avx2_kernels(); }
+  const Kernels& portable() { return portable_kernels(); }
+
+  Floats random(std::size_t n, float spread = 1.0F) {
+    std::normal_distribution<float> normal(0.0F, spread);
+    Floats x(n);
+    for (float& v : x) v = normal(generator_);
+    return x;
+  }
+  std::mt19937 generator_{7};
+};
+
+// Bits, not values: −0 is not 0 and NaN is NaN.
+void expect_same_bits(const Floats& a, const Floats& b) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0);
+}
+
+struct Quantized {
+  std::vector<std::int8_t> values;
+  Floats scales;
+  Floats sums;
+  QuantizedRows view(int rows, int columns) const {
+    return {values.data(), scales.data(), sums.data(), rows, columns};
+  }
+};
+Quantized quantized(const Kernels& kernels, const Floats& x) {
+  Quantized q{std::vector<std::int8_t>(x.size()), Floats(x.size() / 32), Floats(x.size() / 32)};
+  kernels.quantize(x.data(), static_cast<int>(x.size()), q.values.data(), q.scales.data(),
+                   q.sums.data());
+  return q;
+}
+
+TEST_F(TwoBuilds, QuantizeAlikeAndWithinHalfAStep) {
+  Floats x = random(640);
+  for (std::size_t i = 0; i < 32; ++i) x[i] = 0.0F;
+  for (std::size_t i = 32; i < 64; ++i) x[i] = static_cast<float>(i % 2) - 0.5F;  // halves: ties
+  x[70] = 1e30F;
+  const Quantized a = quantized(fast(), x);
+  const Quantized b = quantized(portable(), x);
+  EXPECT_EQ(a.values, b.values);
+  expect_same_bits(a.scales, b.scales);
+  expect_same_bits(a.sums, b.sums);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double scale = a.scales[i / 32];
+    EXPECT_LE(std::fabs(x[i] - scale * a.values[i]), 0.5001 * scale) << i;
+  }
+}
+
+TEST_F(TwoBuilds, NormaliseGateAndTurnAlike) {
+  const Floats x = random(576, 3.0F);
+  const Floats weight = random(576);
+  Floats a(576);
+  Floats b(576);
+  fast().rms_norm(x.data(), weight.data(), 1e-5F, 576, a.data());
+  portable().rms_norm(x.data(), weight.data(), 1e-5F, 576, b.data());
+  expect_same_bits(a, b);
+
+  const Floats gate = random(576, 40.0F);  // far into both ends of the sigmoid
+  fast().swiglu(gate.data(), x.data(), 576, a.data());
+  portable().swiglu(gate.data(), x.data(), 576, b.data());
+  expect_same_bits(a, b);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double expected = gate[i] / (1.0 + std::exp(-static_cast<double>(gate[i]))) * x[i];
+    EXPECT_NEAR(a[i], expected, 1e-5 * std::fabs(expected) + 1e-30);
+  }
+
+  a = x;
+  b = x;
+  fast().rotate(a.data(), weight.data(), gate.data(), 32);
+  portable().rotate(b.data(), weight.data(), gate.data(), 32);
+  expect_same_bits(a, b);
+}
+
+// Random bytes as weights, with tame fp16 scales.
+std::vector<std::uint8_t> random_packed(Packing packing, int inputs, int groups,
+                                        std::mt19937& generator) {
+  const std::size_t body = packing == Packing::kQ8_0 ? 256 : 128;
+  const std::size_t block = packing == Packing::kQ4_1 ? 160 : packing == Packing::kQ4_0 ? 144 : 272;
+  std::vector<std::uint8_t> bytes(block * static_cast<std::size_t>(inputs / 32 * groups));
+  for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(generator());
+  for (std::size_t at = 0; at < bytes.size(); at += block) {
+    for (std::size_t i = body + 1; i < block; i += 2)
+      bytes[at + i] = static_cast<std::uint8_t>(0x20 + (bytes[at + i] & 0x83));
+  }
+  return bytes;
+}
+
+TEST_F(TwoBuilds, MultiplyQuantizedWeightsAlikeForAnyNumberOfRows) {
+  constexpr int kInputs = 96;
+  constexpr int kOutputs = 40;
+  for (const Packing packing : {Packing::kQ4_1, Packing::kQ4_0, Packing::kQ8_0}) {
+    alignas(64) const std::vector<std::uint8_t> data =
+        random_packed(packing, kInputs, kOutputs / 8, generator_);
+    const MatrixView w{packing, kInputs, kOutputs, data.data()};
+    const Quantized x = quantized(fast(), random(7 * kInputs));
+    Floats a(7 * kOutputs, 1.0F);
+    Floats b(7 * kOutputs, 1.0F);
+    fast().multiply_quantized(x.view(7, kInputs), w, 0, kOutputs / 8, {a.data(), kOutputs, true});
+    portable().multiply_quantized(x.view(7, kInputs), w, 0, kOutputs / 8,
+                                  {b.data(), kOutputs, true});
+    expect_same_bits(a, b);
+    for (int row = 0; row < 7; ++row) {  // alone, and in two pieces
+      Floats one(kOutputs, 1.0F);
+      const QuantizedRows view{x.values.data() + row * kInputs,
+                               x.scales.data() + row * kInputs / 32,
+                               x.sums.data() + row * kInputs / 32, 1, kInputs};
+      fast().multiply_quantized(view, w, 0, 2, {one.data(), kOutputs, true});
+      fast().multiply_quantized(view, w, 2, kOutputs / 8, {one.data(), kOutputs, true});
+      expect_same_bits(one, Floats(a.begin() + row * kOutputs, a.begin() + (row + 1) * kOutputs));
+    }
+  }
+}
+
+TEST_F(TwoBuilds, MultiplyPlainWeightsAlikeForAnyNumberOfRows) {
+  constexpr int kInputs = 160;  // more than one depth of a panel
+  constexpr int kOutputs = 50;  // the last panel is not full
+  for (const Packing packing : {Packing::kF32, Packing::kF16, Packing::kBF16}) {
+    std::vector<std::uint8_t> data(static_cast<std::size_t>(kInputs) * 64 * 4);
+    const Floats values = random(static_cast<std::size_t>(kInputs) * 64);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (packing == Packing::kF32) std::memcpy(&data[4 * i], &values[i], 4);
+      const std::uint16_t half = packing == Packing::kBF16
+                                     ? float_to_bf16(values[i])
+                                     : static_cast<std::uint16_t>(0x2000 + i % 0x1800);
+      if (packing != Packing::kF32) std::memcpy(&data[2 * i], &half, 2);
+    }
+    const MatrixView w{packing, kInputs, kOutputs, data.data()};
+    const Floats x = random(5 * kInputs);
+    Floats a(5 * kOutputs);
+    Floats b(5 * kOutputs);
+    fast().multiply_plain(x.data(), 5, w, 0, 2, {a.data(), kOutputs, false});
+    portable().multiply_plain(x.data(), 5, w, 0, 2, {b.data(), kOutputs, false});
+    expect_same_bits(a, b);
+    for (int row = 0; row < 5; ++row) {
+      Floats one(kOutputs);
+      fast().multiply_plain(x.data() + row * kInputs, 1, w, 0, 2, {one.data(), kOutputs, false});
+      expect_same_bits(one, Floats(a.begin() + row * kOutputs, a.begin() + (row + 1) * kOutputs));
+    }
+  }
+}
+
+struct Attended {
+  Floats maxima;
+  Floats sums;
+  Floats outputs;
+};
+Attended attend(const Kernels& kernels, const Floats& queries,
+                const std::vector<std::uint16_t>& keys, const std::vector<std::uint16_t>& values,
+                int heads, int width, int positions, int first_valid) {
+  const auto rows = static_cast<std::size_t>(positions * heads);
+  Attended out{Floats(rows), Floats(rows), Floats(rows * static_cast<std::size_t>(width))};
+  Floats scores(rows * kPage);
+  kernels.attend_bf16({queries.data(), static_cast<std::size_t>(heads * width), positions, heads,
+                       width, keys.data(), values.data(), first_valid, scores.data(),
+                       out.maxima.data(), out.sums.data(), out.outputs.data()});
+  return out;
+}
+
+TEST_F(TwoBuilds, AttendAlikeForAnyTileOfPositions) {
+  constexpr int kWidth = 64;
+  for (const int heads : {1, 3, 4}) {
+    std::vector<std::uint16_t> keys(kPage * kWidth);
+    std::vector<std::uint16_t> values(kPage * kWidth);
+    for (std::uint16_t& bits : keys) bits = float_to_bf16(random(1)[0]);
+    for (std::uint16_t& bits : values) bits = float_to_bf16(random(1)[0]);
+    const Floats queries = random(static_cast<std::size_t>(8 * heads * kWidth), 0.3F);
+    const Attended a = attend(fast(), queries, keys, values, heads, kWidth, 8, 61);
+    const Attended b = attend(portable(), queries, keys, values, heads, kWidth, 8, 61);
+    expect_same_bits(a.maxima, b.maxima);
+    expect_same_bits(a.sums, b.sums);
+    expect_same_bits(a.outputs, b.outputs);
+    for (int p = 0; p < 8; ++p) {
+      const Floats query(queries.begin() + p * heads * kWidth,
+                         queries.begin() + (p + 1) * heads * kWidth);
+      const Attended one = attend(fast(), query, keys, values, heads, kWidth, 1, 61 + p);
+      expect_same_bits(one.outputs, Floats(a.outputs.begin() + p * heads * kWidth,
+                                           a.outputs.begin() + (p + 1) * heads * kWidth));
+    }
+  }
+}
+
+TEST_F(TwoBuilds, AttendIsSoftmaxOfScores) {
+  constexpr int kWidth = 32;
+  constexpr int kValid = 100;
+  Floats keys = random(kPage * kWidth);
+  Floats values = random(kPage * kWidth);
+  const Floats query = random(kWidth);
+  // fp32 pages keep columns in order: key j, dimension i of tile j / 32; value j, column i.
+  std::vector<double> weights(kValid);
+  double total = 0;
+  for (int j = 0; j < kValid; ++j) {
+    double score = 0;
+    for (int i = 0; i < kWidth; ++i) {
+      score += static_cast<double>(query[static_cast<std::size_t>(i)]) *
+               keys[static_cast<std::size_t>((j / 32 * kWidth + i) * 32 + j % 32)];
+    }
+    weights[static_cast<std::size_t>(j)] = std::exp(score);
+    total += std::exp(score);
+  }
+  Floats scores(kPage);
+  float maximum = 0;
+  float sum = 0;
+  Floats out(kWidth);
+  fast().attend_f32({query.data(), kWidth, 1, 1, kWidth, keys.data(), values.data(), kValid,
+                     scores.data(), &maximum, &sum, out.data()});
+  for (int i = 0; i < kWidth; ++i) {
+    double expected = 0;
+    for (int j = 0; j < kValid; ++j)
+      expected += weights[static_cast<std::size_t>(j)] / total *
+                  values[static_cast<std::size_t>(j * 32 + i)];
+    EXPECT_NEAR(out[static_cast<std::size_t>(i)] / sum, expected, 1e-5);
+  }
+}
+
+}  // namespace
+}  // namespace kvfs::model::cpu
