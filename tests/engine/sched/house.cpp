@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "engine/store/digests.h"
 #include "engine/store/views.h"
 
 namespace kvfs::sched::test {
@@ -31,6 +32,10 @@ std::string read_all(store::FileView& view) {
   const auto got = must(view.read(0, {reinterpret_cast<std::uint8_t*>(out.data()), out.size()}));
   out.resize(got);
   return out;
+}
+
+std::string hash_of(store::FileView& view) {
+  return to_hex(store::hash128(as_bytes(read_all(view))));
 }
 
 }  // namespace
@@ -140,10 +145,10 @@ std::map<std::string, std::string> House::files(StateId state) {
   const auto record = version(state);
   std::map<std::string, std::string> out;
   out["text"] = read_all(*must(store::text_view(*store_, record)));
-  out["tokens.npy"] = read_all(*must(store::tokens_view(*store_, record)));
+  out["tokens.npy"] = hash_of(*must(store::tokens_view(*store_, record)));
   out["root"] = record.root.hex();
   for (std::uint16_t layer = 0; layer < record.layers.size(); ++layer) {
-    out["kv/" + std::to_string(layer)] = read_all(*must(store::layer_view(*store_, record, layer)));
+    out["kv/" + std::to_string(layer)] = hash_of(*must(store::layer_view(*store_, record, layer)));
   }
   return out;
 }

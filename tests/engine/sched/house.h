@@ -52,7 +52,7 @@ class House {
   }
 
   store::VersionRecord version(StateId state);
-  // Every file of kv/, text and tokens.npy, by name.
+  // By name: text, the root, and the hash of tokens.npy and of every file of kv/.
   std::map<std::string, std::string> files(StateId state);
   std::string text(StateId state);
 
