@@ -1,0 +1,52 @@
+// The addresses under /v1 and their handlers; PATH is a state's path as one percent-encoded
+// segment.
+//
+//   GET    /healthz                     ok
+//   GET    /v1/status                   the daemon's counters; text with Accept: text/plain
+//   POST   /v1/shutdown                 ends the daemon; on the unix socket only
+//   GET    /v1/models                   {"object":"list","data":[{"id","default","loaded",…}]}
+//   GET    /v1/states                   {"states":[…]}; ?under=PATH, ?recursive
+//   POST   /v1/states                   {"path","params"?} → 201
+//   GET    /v1/states/PATH              facts
+//   DELETE /v1/states/PATH              ?recursive takes its children along
+//   PATCH  /v1/states/PATH              {"rename"?: new path, "params"?: {name: value}}
+//   POST   /v1/states/PATH/fork         {"to": path} → 201
+//   POST   /v1/states/PATH/feed|ask|continue {"prompt","params"?,"name"?,"n"?,"progress"?,"wait"?}
+//   POST   /v1/states/PATH/step         {"n"?: tokens, …}
+//   POST   /v1/states/PATH/cancel       {"job"}
+//   GET    /v1/states/PATH/jobs         {"jobs":[…]}, newest first
+//
+// A job answers with a stream of JSON lines, see job_stream.h; with "wait": false with 202 and its
+// names. Ask takes "n" replies with n seeds. Errors: errors.h.
+#pragma once
+
+#include <span>
+
+#include "daemon/http/router.h"
+
+namespace kvfs::daemon::http {
+
+std::span<const Route> api_routes();
+
+using Answering = boost::asio::awaitable<Result<Answer>>;
+
+Answering healthz(Services& services, Call call);
+Answering get_status(Services& services, Call call);
+Answering post_shutdown(Services& services, Call call);
+Answering get_models(Services& services, Call call);
+
+Answering list_states(Services& services, Call call);
+Answering post_state(Services& services, Call call);
+Answering get_state(Services& services, Call call);
+Answering delete_state(Services& services, Call call);
+Answering patch_state(Services& services, Call call);
+Answering post_fork(Services& services, Call call);
+
+Answering post_feed(Services& services, Call call);
+Answering post_ask(Services& services, Call call);
+Answering post_continue(Services& services, Call call);
+Answering post_step(Services& services, Call call);
+Answering post_cancel(Services& services, Call call);
+Answering get_jobs(Services& services, Call call);
+
+}  // namespace kvfs::daemon::http

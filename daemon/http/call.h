@@ -1,0 +1,60 @@
+// A request as handlers see it, and what they answer: plain data, no sockets.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/json/object.hpp>
+
+#include "codec/base/ids.h"
+#include "codec/base/result.h"
+#include "daemon/http/services.h"
+#include "engine/store/records.h"
+
+namespace kvfs::daemon::http {
+
+struct Peer {
+  std::uint32_t uid = 0;  // of the client on the unix socket, of the daemon on TCP
+  std::uint32_t gid = 0;
+  bool local = false;  // on the unix socket
+};
+
+struct Call {
+  std::vector<std::string> captures;         // of the pattern's {…}, decoded
+  std::map<std::string, std::string> query;  // decoded
+  std::string accept;
+  std::string body;
+  Peer peer;
+
+  // An empty body is an empty object. Strings may hold any bytes: whoever uses them checks.
+  Result<boost::json::object> json() const;
+  bool asks(const std::string& name) const;  // ?name, ?name=1, ?name=true
+};
+
+// Jobs whose replies are sent as they grow; see job_stream.h.
+struct Follow {
+  StateId state;
+  store::JobKind kind = store::JobKind::kAsk;
+  std::vector<std::string> jobs;  // names
+  bool progress = false;          // tell how far the reading is
+};
+
+struct Answer {
+  unsigned status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  std::string allow;             // 405 only
+  std::optional<Follow> follow;  // then there is no body
+};
+
+Answer json_answer(const boost::json::object& object, unsigned status = 200);
+Answer error_answer(const Error& error);
+
+// Runs on a worker thread, may wait for short reads of the store, never for a job.
+using Handler = boost::asio::awaitable<Result<Answer>> (*)(Services& services, Call call);
+
+}  // namespace kvfs::daemon::http

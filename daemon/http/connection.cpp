@@ -1,0 +1,190 @@
+#include "daemon/http/connection.h"
+
+#include <chrono>
+#include <optional>
+
+#include <openssl/crypto.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+
+#include "codec/base/log.h"
+#include "daemon/http/api.h"
+#include "daemon/http/errors.h"
+#include "daemon/http/job_stream.h"
+
+namespace kvfs::daemon::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace bhttp = boost::beast::http;
+using asio::use_awaitable;
+using Request = bhttp::request<bhttp::string_body>;
+using Response = bhttp::response<bhttp::string_body>;
+
+constexpr auto kIdleTime = std::chrono::seconds(60);  // for the next request's head
+constexpr auto kBodyTime = std::chrono::seconds(120);
+constexpr auto kWriteTime = std::chrono::seconds(30);
+constexpr std::uint32_t kMostHeaderBytes = 16 << 10;
+
+constexpr auto as_result = asio::as_tuple(use_awaitable);
+
+asio::awaitable<bool> send(Stream& stream, const Answer& answer, unsigned version,
+                           bool keep_alive) {
+  Response response(static_cast<bhttp::status>(answer.status), version);
+  response.set(bhttp::field::server, "kvfsd");
+  response.set(bhttp::field::content_type, answer.content_type);
+  if (answer.status == kUnauthorized) response.set(bhttp::field::www_authenticate, "Bearer");
+  if (!answer.allow.empty()) response.set(bhttp::field::allow, answer.allow);
+  response.keep_alive(keep_alive);
+  response.body() = answer.body;
+  response.prepare_payload();
+  stream.expires_after(kWriteTime);
+  const auto [error, bytes] = co_await bhttp::async_write(stream, response, as_result);
+  static_cast<void>(bytes);
+  co_return !error;
+}
+
+bool same_secret(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+std::optional<Answer> refuse_stranger(const Request& request, const Front& front,
+                                      const Peer& peer) {
+  if (peer.local) return std::nullopt;
+  if (!front.token.empty()) {
+    constexpr std::string_view kScheme = "Bearer ";
+    const std::string_view given = request[bhttp::field::authorization];
+    if (given.starts_with(kScheme) && same_secret(given.substr(kScheme.size()), front.token)) {
+      return std::nullopt;
+    }
+    return json_answer(error_json({ErrorCode::kPermission, "request", "no valid bearer token",
+                                   "send Authorization: Bearer with what --token-file holds"}),
+                       kUnauthorized);
+  }
+  // Without a token a web page elsewhere must not reach a daemon on this machine's loopback.
+  const std::string_view origin = request[bhttp::field::origin];
+  const std::string_view host = request[bhttp::field::host];
+  if (!origin.empty() && !origin.ends_with("//" + std::string(host))) {
+    return error_answer({ErrorCode::kPermission, "request from " + std::string(origin),
+                         "another origin than " + std::string(host),
+                         "set --token-file and send the token"});
+  }
+  return std::nullopt;
+}
+
+asio::awaitable<Answer> dispatch(Front& front, Request request, Peer peer) {
+  if (auto refusal = refuse_stranger(request, front, peer)) co_return *refusal;
+  auto match = find_route(api_routes(), request.method_string(), request.target());
+  if (!match) co_return error_answer(match.error());
+  const std::string asked =
+      std::string(request.method_string()) + " " + std::string(request.target().substr(0, 200));
+  if (match->route == nullptr && match->allow.empty()) {
+    co_return error_answer({ErrorCode::kNotFound, asked, "no such address",
+                            "a state's path is one segment: a/b is a%2Fb"});
+  }
+  if (match->route == nullptr) {
+    Answer answer = json_answer(error_json({ErrorCode::kInvalid, asked,
+                                            "not a method of this address", "use " + match->allow}),
+                                kMethodNotAllowed);
+    answer.allow = match->allow;
+    co_return answer;
+  }
+  Call call{.captures = std::move(match->captures),
+            .query = std::move(match->query),
+            .accept = std::string(request[bhttp::field::accept]),
+            .body = std::move(request.body()),
+            .peer = peer};
+  const Handler handler = match->route->handler;
+  std::optional<Error> failure;
+  try {
+    Result<Answer> answer = co_await asio::co_spawn(
+        front.workers, handler(front.services, std::move(call)), use_awaitable);
+    if (answer) co_return *std::move(answer);
+    failure = answer.error();
+  } catch (const std::exception& exception) {
+    KVFS_ERROR("http {}: {}", asked, exception.what());
+    failure = Error{ErrorCode::kInternal, asked, exception.what(), "see the daemon's log"};
+  }
+  co_return error_answer(*failure);
+}
+
+// Reads one request; an empty result ends the connection. answer is set when it must be refused.
+asio::awaitable<std::optional<Request>> receive(Stream& stream, beast::flat_buffer& buffer,
+                                                std::optional<Answer>& answer) {
+  bhttp::request_parser<bhttp::string_body> parser;
+  parser.body_limit(kMostBodyBytes);
+  parser.header_limit(kMostHeaderBytes);
+  stream.expires_after(kIdleTime);
+  auto [error, bytes] = co_await bhttp::async_read_header(stream, buffer, parser, as_result);
+  if (!error) {
+    stream.expires_after(kBodyTime);
+    if (parser.get()[bhttp::field::expect] == "100-continue") {
+      bhttp::response<bhttp::empty_body> go(bhttp::status::continue_, parser.get().version());
+      std::tie(error, bytes) = co_await bhttp::async_write(stream, go, as_result);
+    }
+  }
+  if (!error)
+    std::tie(error, bytes) = co_await bhttp::async_read(stream, buffer, parser, as_result);
+  if (!error) co_return parser.release();
+  if (error == bhttp::error::body_limit) {
+    answer = error_answer({ErrorCode::kTooLarge, "request body",
+                           "larger than " + std::to_string(kMostBodyBytes >> 20) + " MiB",
+                           "feed the text in parts"});
+  } else if (error.category() == make_error_code(bhttp::error::bad_method).category() &&
+             error != bhttp::error::end_of_stream && error != bhttp::error::partial_message) {
+    answer = error_answer({ErrorCode::kInvalid, "request", error.message(), "speak HTTP/1.1"});
+  }
+  co_return std::nullopt;
+}
+
+// What a client still sends after a refusal is read away for a moment: closing on unread bytes
+// would take the answer from it.
+asio::awaitable<void> drain(Stream& stream) {
+  boost::system::error_code error;
+  stream.socket().shutdown(asio::socket_base::shutdown_send, error);
+  stream.expires_after(std::chrono::seconds(5));
+  std::string sink(64 << 10, '\0');
+  while (!error) {
+    const auto [failed, bytes] = co_await stream.async_read_some(asio::buffer(sink), as_result);
+    static_cast<void>(bytes);
+    error = failed;
+  }
+}
+
+}  // namespace
+
+asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) {
+  beast::flat_buffer buffer;
+  while (true) {
+    std::optional<Answer> answer;
+    std::optional<Request> request = co_await receive(stream, buffer, answer);
+    if (!request) {
+      if (answer && co_await send(stream, *answer, 11, false)) co_await drain(stream);
+      co_return;
+    }
+    const unsigned version = request->version();
+    const bool keep_alive = request->keep_alive() && !front.closing;
+    answer = co_await dispatch(front, std::move(*request), peer);
+    if (answer->follow) {
+      co_await stream_jobs(stream, front, *answer->follow, version);
+      co_return;
+    }
+    if (!co_await send(stream, *answer, version, keep_alive) || !keep_alive) break;
+  }
+  boost::system::error_code ignored;
+  stream.socket().shutdown(asio::socket_base::shutdown_send, ignored);
+}
+
+asio::awaitable<void> turn_away(Stream& stream) {
+  const Answer answer =
+      json_answer(error_json({ErrorCode::kAgain, "connection", "too many are open", "try again"}),
+                  kTooManyConnections);
+  if (co_await send(stream, answer, 11, false)) co_await drain(stream);
+}
+
+}  // namespace kvfs::daemon::http

@@ -1,0 +1,300 @@
+#include "daemon/http/job_stream.h"
+
+#include <sys/socket.h>
+
+#include <chrono>
+#include <memory>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/value_ref.hpp>
+
+#include "codec/base/log.h"
+#include "daemon/http/errors.h"
+#include "daemon/http/present.h"
+#include "daemon/http/utf8_stream.h"
+
+namespace kvfs::daemon::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace bhttp = boost::beast::http;
+namespace json = boost::json;
+
+constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
+constexpr auto kWriteTime = std::chrono::seconds(30);
+constexpr auto kProgressEvery = std::chrono::milliseconds(200);
+constexpr auto kLookAgain = std::chrono::milliseconds(5);  // for `done` after the reply's end
+constexpr auto kRestTime = std::chrono::seconds(30);
+constexpr std::size_t kReadBytes = 16 << 10;
+
+// Wakes the coroutine. ring() may be called from any thread, gone is the io_context thread's.
+struct Bell {
+  explicit Bell(const asio::any_io_executor& executor) : timer(executor) {}
+  asio::steady_timer timer;
+  bool gone = false;  // the client
+};
+// Owners: the following coroutine, the callbacks it left with replies, and the watch on the socket.
+using SharedBell = std::shared_ptr<Bell>;
+
+void ring(const SharedBell& bell) {
+  asio::post(bell->timer.get_executor(), [bell] { bell->timer.cancel(); });
+}
+
+// Built in functions: g++ 12 cannot keep an initializer list across a co_await.
+json::object member(const char* name, json::value_ref value) { return {{name, value}}; }
+
+json::object progress_json(const sched::JobView& job) {
+  return {{"read", job.read_tokens},
+          {"of", job.record.prompt_tokens},
+          {"known", job.record.known_tokens},
+          {"queued", job.record.status == store::JobStatus::kQueued}};
+}
+
+// One job's reply on its way to the client.
+struct Followed {
+  std::string name;
+  std::shared_ptr<sched::Reply> reply;  // with the scheduler and other readers
+  std::uint64_t offset = 0;
+  Utf8Stream text;
+  bool read_to_end = false;
+  bool over = false;  // its last line was sent
+};
+
+class JobStream {
+ public:
+  JobStream(Stream& stream, Front& front, Follow follow)
+      : stream_(stream),
+        front_(front),
+        follow_(std::move(follow)),
+        bell_(std::make_shared<Bell>(stream.get_executor())) {}
+
+  asio::awaitable<void> run(unsigned version);
+
+ private:
+  asio::awaitable<void> begin(unsigned version);
+  asio::awaitable<void> pump(std::size_t index);
+  asio::awaitable<void> tell_progress();
+  asio::awaitable<void> rest();
+  asio::awaitable<void> line(json::object object, std::size_t index);
+  asio::awaitable<void> write(std::string_view bytes);
+  asio::awaitable<void> cancel_asks();
+  std::optional<sched::JobView> view(const std::string& name) const;
+  void watch_client();
+  bool all_over() const;
+  bool settling() const;
+
+  Stream& stream_;
+  Front& front_;
+  Follow follow_;
+  SharedBell bell_;
+  std::vector<Followed> jobs_;
+  std::string last_progress_;
+};
+
+bool JobStream::all_over() const {
+  return std::all_of(jobs_.begin(), jobs_.end(), [](const Followed& job) { return job.over; });
+}
+
+bool JobStream::settling() const {
+  return std::any_of(jobs_.begin(), jobs_.end(),
+                     [](const Followed& job) { return job.read_to_end && !job.over; });
+}
+
+std::optional<sched::JobView> JobStream::view(const std::string& name) const {
+  for (sched::JobView& job : front_.services.scheduler.jobs(follow_.state)) {
+    if (job.record.name == name) return std::move(job);
+  }
+  return std::nullopt;
+}
+
+// A client sends nothing while it listens: when its socket can be read, it is gone. The error is
+// that the server closed the connection.
+void JobStream::watch_client() {
+  stream_.socket().async_wait(
+      asio::socket_base::wait_read,
+      [bell = bell_, handle = stream_.socket().native_handle()](boost::system::error_code error) {
+        char byte = 0;
+        if (error || ::recv(handle, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
+          bell->gone = true;
+          bell->timer.cancel();
+        }
+      });
+}
+
+asio::awaitable<void> JobStream::write(std::string_view bytes) {
+  if (bell_->gone) co_return;
+  stream_.expires_after(kWriteTime);
+  const auto chunk = bhttp::make_chunk(asio::buffer(bytes.data(), bytes.size()));
+  const auto [error, written] = co_await asio::async_write(stream_, chunk, as_result);
+  static_cast<void>(written);
+  stream_.expires_never();
+  if (error) bell_->gone = true;
+}
+
+asio::awaitable<void> JobStream::line(json::object object, std::size_t index) {
+  if (jobs_.size() > 1) object["index"] = index;
+  const std::string text = json::serialize(object) + "\n";
+  co_await write(text);
+}
+
+asio::awaitable<void> JobStream::begin(unsigned version) {
+  bhttp::response<bhttp::empty_body> head(bhttp::status::ok, version);
+  head.set(bhttp::field::server, "kvfsd");
+  head.set(bhttp::field::content_type, "application/x-ndjson");
+  head.set(bhttp::field::cache_control, "no-store");
+  head.keep_alive(false);
+  head.chunked(true);
+  bhttp::response_serializer<bhttp::empty_body> serializer(head);
+  stream_.expires_after(kWriteTime);
+  const auto [error, bytes] = co_await bhttp::async_write_header(stream_, serializer, as_result);
+  static_cast<void>(bytes);
+  stream_.expires_never();
+  if (error) bell_->gone = true;
+  for (std::size_t i = 0; i < follow_.jobs.size(); ++i) {
+    Followed job{.name = follow_.jobs[i]};
+    auto reply = front_.services.scheduler.reply(follow_.state, job.name);
+    if (reply) job.reply = std::move(*reply);
+    jobs_.push_back(std::move(job));
+  }
+  for (std::size_t i = 0; i < jobs_.size(); ++i) co_await line(member("job", jobs_[i].name), i);
+}
+
+// Sends what has come since, and the last line once the scheduler has published the job's end.
+asio::awaitable<void> JobStream::pump(std::size_t index) {
+  Followed& job = jobs_[index];
+  std::string buffer(kReadBytes, '\0');
+  while (!job.read_to_end && !bell_->gone) {
+    if (!job.reply) {
+      job.read_to_end = true;
+      break;
+    }
+    const bool finished = job.reply->finished();
+    const auto bytes = job.reply->read(
+        job.offset, MutableByteSpan(reinterpret_cast<std::uint8_t*>(buffer.data()), buffer.size()));
+    std::string text;
+    if (!bytes || (*bytes == 0 && finished)) {
+      job.read_to_end = true;
+      text = job.text.finish();
+    } else if (*bytes == 0) {
+      break;
+    } else {
+      job.offset += *bytes;
+      text = job.text.add(std::string_view(buffer).substr(0, *bytes));
+    }
+    if (!text.empty()) co_await line(member("text", std::move(text)), index);
+  }
+  if (!job.read_to_end || job.over) co_return;
+  const auto job_view = view(job.name);
+  if (job_view && (job_view->record.status == store::JobStatus::kQueued ||
+                   job_view->record.status == store::JobStatus::kRunning)) {
+    // Interrupted by the daemon's end, or `done` is a moment away.
+    const auto error = job.reply ? job.reply->error() : std::nullopt;
+    if (!error) co_return;
+  }
+  job.over = true;
+  const auto error = job.reply ? job.reply->error() : std::nullopt;
+  json::object last;
+  if (error) {
+    last = error_json(*error);
+    if (job_view) last["job"] = job_json(*job_view);
+  } else if (job_view) {
+    last = member("done", job_json(*job_view));
+  } else {
+    last = error_json(Error{ErrorCode::kNotFound, "job " + job.name, "removed with its state", ""});
+  }
+  co_await line(std::move(last), index);
+}
+
+asio::awaitable<void> JobStream::tell_progress() {
+  for (std::size_t i = 0; i < jobs_.size(); ++i) {
+    if (jobs_[i].over || jobs_[i].offset > 0) continue;
+    const auto job = view(jobs_[i].name);
+    if (!job) continue;
+    const json::object progress = progress_json(*job);
+    const std::string text = json::serialize(progress);
+    if (text == last_progress_) continue;
+    last_progress_ = text;
+    co_await line(member("progress", progress), i);
+  }
+}
+
+// Until a reply grows, the client goes, or it is time to look again.
+asio::awaitable<void> JobStream::rest() {
+  const bool quick = settling();
+  bell_->timer.expires_after(quick              ? std::chrono::nanoseconds(kLookAgain)
+                             : follow_.progress ? std::chrono::nanoseconds(kProgressEvery)
+                                                : std::chrono::nanoseconds(kRestTime));
+  std::vector<std::pair<sched::Reply*, sched::Reply::Ticket>> tickets;
+  bool ready = bell_->gone;
+  for (Followed& job : jobs_) {
+    if (job.read_to_end || ready) continue;
+    const auto ticket = job.reply->wait(job.offset, [bell = bell_] { ring(bell); });
+    if (ticket) {
+      tickets.emplace_back(job.reply.get(), *ticket);
+    } else {
+      ready = true;
+    }
+  }
+  if (!ready) {
+    // A wake from another thread is posted, so it cannot come before this wait has begun.
+    const auto [woken] = co_await bell_->timer.async_wait(as_result);
+    static_cast<void>(woken);
+  }
+  for (const auto& [reply, ticket] : tickets) reply->drop(ticket);
+}
+
+asio::awaitable<void> JobStream::cancel_asks() {
+  // At the daemon's end jobs stay, to be taken up again.
+  if (follow_.kind != store::JobKind::kAsk || front_.closing) co_return;
+  for (const Followed& job : jobs_) {
+    if (job.over) continue;
+    // Canceling waits for a commit: on a worker.
+    co_await asio::co_spawn(
+        front_.workers,
+        [](sched::Scheduler& scheduler, StateId state, std::string name) -> asio::awaitable<void> {
+          if (const Status status = scheduler.cancel(state, name); !status) {
+            KVFS_DEBUG("{}", status.error().message());  // it ended meanwhile
+          }
+          co_return;
+        }(front_.services.scheduler, follow_.state, job.name),
+        asio::use_awaitable);
+  }
+}
+
+asio::awaitable<void> JobStream::run(unsigned version) {
+  co_await begin(version);
+  watch_client();
+  while (!bell_->gone) {
+    for (std::size_t i = 0; i < jobs_.size(); ++i) co_await pump(i);
+    if (all_over()) break;
+    if (follow_.progress) co_await tell_progress();
+    co_await rest();
+  }
+  if (bell_->gone) {
+    co_await cancel_asks();
+    co_return;
+  }
+  stream_.expires_after(kWriteTime);
+  const auto end = bhttp::make_chunk_last();
+  const auto [error, bytes] = co_await asio::async_write(stream_, end, as_result);
+  static_cast<void>(error);
+  static_cast<void>(bytes);
+  boost::system::error_code ignored;
+  stream_.socket().shutdown(asio::socket_base::shutdown_send, ignored);
+}
+
+}  // namespace
+
+asio::awaitable<void> stream_jobs(Stream& stream, Front& front, Follow follow, unsigned version) {
+  JobStream jobs(stream, front, std::move(follow));
+  co_await jobs.run(version);
+}
+
+}  // namespace kvfs::daemon::http

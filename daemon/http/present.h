@@ -1,0 +1,25 @@
+// The daemon's things as JSON. Any thread; short reads of the store.
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include "daemon/http/services.h"
+#include "engine/sched/scheduler.h"
+#include "engine/store/records.h"
+
+namespace kvfs::daemon::http {
+
+// {"name","kind","status","prompt_tokens","generated_tokens","known_tokens","restored_tokens",
+//  "seed","seconds","tokens_per_second","finish"?,"error"?,"line"}
+boost::json::object job_json(const sched::JobView& job);
+
+// For lists: {"path","tokens","model"?,"origin"?,"kv_bytes","changed","advanced","children"?}
+Result<boost::json::object> state_summary(Services& services, StateId id, const std::string& path);
+
+// For one: the summary, ids, owner, mode, params, jobs, and what state.json says under "state".
+Result<boost::json::object> state_facts(Services& services, StateId id);
+
+// `key value` lines as an object; numbers become numbers.
+boost::json::object status_json(std::string_view lines);
+
+}  // namespace kvfs::daemon::http
