@@ -22,7 +22,7 @@ std::string holder_of(int fd) {
 }  // namespace
 
 Result<StoreLock> StoreLock::take(const std::filesystem::path& directory) {
-  const std::string path = (directory / "lock").string();
+  const std::string path = (directory / "kvfsd.lock").string();
   StoreLock lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (lock.fd_ < 0) {
     return fail(ErrorCode::kPermission, "open " + path, std::strerror(errno),

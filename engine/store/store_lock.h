@@ -10,7 +10,7 @@ namespace kvfs::store {
 
 class StoreLock {
  public:
-  // Creates DIRECTORY/lock where missing; kBusy, with the holder's pid, when another process has
+  // Creates DIRECTORY/kvfsd.lock where missing; kBusy, with the holder's pid, when another process has
   // it.
   static Result<StoreLock> take(const std::filesystem::path& directory);
   StoreLock(StoreLock&& other) noexcept;

@@ -39,8 +39,9 @@ class ChunkTableTest : public ::testing::Test {
     ASSERT_TRUE(txn.commit());
   }
   Result<ChunkId> put(ChunkTable& table, const Bytes& bytes,
-                      const chunk::ShapeClass& shape = kShape) {
-    auto prepared = table.prepare(shape, bytes, chunk::CodecId::kZh);
+                      const chunk::ShapeClass& shape = kShape,
+                      chunk::CodecId codec = chunk::CodecId::kZh) {
+    auto prepared = table.prepare(shape, bytes, codec);
     EXPECT_TRUE(prepared);
     return put(table, *prepared);
   }
@@ -121,7 +122,7 @@ TEST_F(ChunkTableTest, AHashThatAlwaysCollidesIsAnErrorNotALoss) {
 
 TEST_F(ChunkTableTest, DamagedBytesAreCorruptAndTheChunkIsNamed) {
   ChunkTable table(*environment);
-  const ChunkId id = *put(table, some_bytes(1));
+  const ChunkId id = *put(table, some_bytes(1), kShape, chunk::CodecId::kRaw);
   for (std::size_t from_end : {std::size_t{1}, std::size_t{100}}) {
     damage(id, from_end);
     const auto bytes = read(table, id);
