@@ -4,6 +4,7 @@
 #include <spawn.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -63,9 +64,10 @@ stdfs::path resolved(const stdfs::path& mount_point) {
   return error ? trimmed : parent / trimmed.filename();
 }
 
+// Asked with statvfs, which no cache answers: the kernel may remember the root's attributes for long.
 bool is_stale(const stdfs::path& path) {
-  struct stat st {};
-  return ::stat(path.c_str(), &st) != 0 && errno == ENOTCONN;
+  struct statvfs st {};
+  return ::statvfs(path.c_str(), &st) != 0 && errno == ENOTCONN;
 }
 
 // What a user who may not call umount2 has.
