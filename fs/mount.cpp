@@ -21,7 +21,9 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kStartBound{10000};
 constexpr milliseconds kTellBound{2000};  // the kernel hears of a new version before `done` is said
-constexpr milliseconds kAnswerBound{800};  // at the end, for what the store still has to answer
+constexpr milliseconds kSubmitBound{400};  // at the end, for prompts that were closed a moment ago
+constexpr milliseconds kAnswerBound{400};  // and for what the store still has to answer
+                                           // at the end, for what the store still has to answer
 
 }  // namespace
 
@@ -66,6 +68,7 @@ void Mount::Impl::stop() {
   session->break_loop(loop);
   loop.join();
   session->unmount();
+  spooler::submit_closed(*context, std::chrono::steady_clock::now() + kSubmitBound);
   if (!session->wait_requests(kAnswerBound)) {
     KVFS_WARN("{}: unmounted with requests that the store has not answered yet",
               context->mount_point);

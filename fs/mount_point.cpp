@@ -64,7 +64,8 @@ stdfs::path resolved(const stdfs::path& mount_point) {
   return error ? trimmed : parent / trimmed.filename();
 }
 
-// Asked with statvfs, which no cache answers: the kernel may remember the root's attributes for long.
+// Asked with statvfs, which no cache answers: the kernel may remember the root's attributes for
+// long.
 bool is_stale(const stdfs::path& path) {
   struct statvfs st {};
   return ::statvfs(path.c_str(), &st) != 0 && errno == ENOTCONN;

@@ -15,6 +15,8 @@ using FilePtr = std::shared_ptr<StagedFile>;
 
 constexpr std::chrono::milliseconds kUnwritten{1000};  // how long `touch` leaves a file there
 constexpr std::chrono::milliseconds kSettles{100};     // a status is published soon after its event
+constexpr std::chrono::milliseconds kLooksAgain{10};
+constexpr std::chrono::milliseconds kCancelBound{5000};
 
 bool is_job(const Place& place, std::string_view name) {
   return place.is_spool() && !is_scratch_name(name);
@@ -88,13 +90,29 @@ Status judge(Context& context, StagedFile& file) {
   return status;
 }
 
+// Answers when the canceled job has ended, so that its name is free: a running one stops after its
+// present step. Later than the bound it will end by itself.
+void answer_when_ended(Context& context, FilePtr file, std::chrono::steady_clock::time_point bound,
+                       Done done) {
+  const auto jobs = pending(context, file->place());
+  const bool still = std::ranges::any_of(
+      jobs, [&](const sched::JobView& job) { return job.record.name == file->name(); });
+  if (!still || std::chrono::steady_clock::now() > bound) {
+    if (file->advance(Phase::kSubmitted, Phase::kGone)) vanish(context, *file);
+    return done({});
+  }
+  context.chores.post_after(
+      kLooksAgain, [&context, file = std::move(file), bound, done = std::move(done)]() mutable {
+        answer_when_ended(context, std::move(file), bound, std::move(done));
+      });
+}
+
 void cancel(Context& context, FilePtr file, Done done) {
   context.chores.post([&context, file = std::move(file), done = std::move(done)] {
     const Status status = context.scheduler.cancel(file->place().state, file->name());
     // Not found: it ended meanwhile, which is what was wanted.
-    const bool gone = status || status.error().code == ErrorCode::kNotFound;
-    if (gone && file->advance(Phase::kSubmitted, Phase::kGone)) vanish(context, *file);
-    done(gone ? Status() : status);
+    if (!status && status.error().code != ErrorCode::kNotFound) return done(status);
+    answer_when_ended(context, file, std::chrono::steady_clock::now() + kCancelBound, done);
   });
 }
 
@@ -255,6 +273,19 @@ void settle(Context& context, StateId state, const std::string& job) {
   };
   context.chores.post(once);
   context.chores.post_after(kSettles, once);
+}
+
+void submit_closed(Context& context, std::chrono::steady_clock::time_point bound) {
+  for (const FilePtr& file : context.staging.all()) {
+    if (std::chrono::steady_clock::now() > bound) return;
+    if (!is_job(file->place(), file->name())) continue;
+    const auto verdict = file->verdict();
+    if (!verdict || verdict->error || verdict->revision != file->revision()) continue;
+    if (!file->advance(Phase::kStaged, Phase::kSubmitting)) continue;
+    const auto id = context.scheduler.submit(submission(*file, file->place(), file->name()));
+    if (!id) KVFS_WARN("spooled file {}: {}", file->name(), id.error().message());
+    file->advance(Phase::kSubmitting, Phase::kGone);
+  }
 }
 
 }  // namespace kvfs::fs::spooler

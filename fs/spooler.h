@@ -5,7 +5,9 @@
 // about which jobs are pending; staged files follow it.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,5 +35,9 @@ void move(Context& context, std::shared_ptr<StagedFile> file, const Place& to,
 void remove(Context& context, std::shared_ptr<StagedFile> file, Done done);
 // The job's status changed: its file vanishes when it is not pending any more.
 void settle(Context& context, StateId state, const std::string& job);
+
+// The mount has ended: what was closed and found good, but not released or not due yet, becomes a
+// job now. Waits for the store, at most until `bound`.
+void submit_closed(Context& context, std::chrono::steady_clock::time_point bound);
 
 }  // namespace kvfs::fs::spooler

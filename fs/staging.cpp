@@ -23,6 +23,15 @@ std::vector<std::shared_ptr<StagedFile>> Staging::list(const Place& place) const
   return out;
 }
 
+std::vector<std::shared_ptr<StagedFile>> Staging::all() const {
+  std::vector<std::shared_ptr<StagedFile>> out;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [place, files] : places_) {
+    for (const auto& [name, file] : files) out.push_back(file);
+  }
+  return out;
+}
+
 std::shared_ptr<StagedFile> Staging::add(std::shared_ptr<StagedFile> file) {
   const Place place = file->place();
   const std::string name = file->name();

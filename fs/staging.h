@@ -34,6 +34,7 @@ class Staging {
 
   std::shared_ptr<StagedFile> find(const Place& place, std::string_view name) const;
   std::vector<std::shared_ptr<StagedFile>> list(const Place& place) const;
+  std::vector<std::shared_ptr<StagedFile>> all() const;
   // The one listed under its name from now on: the file, or the one that was there.
   std::shared_ptr<StagedFile> add(std::shared_ptr<StagedFile> file);
   // Only while it is this file that is listed there.

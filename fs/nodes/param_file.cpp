@@ -17,10 +17,17 @@ constexpr std::size_t kMaxBytes = 65536;
 
 std::string subject(std::string_view name) { return "params/" + std::string(name); }
 
+// A state goes on with the model that made it.
+std::string default_model(Context& context, const store::StateRecord& record) {
+  const auto files = record.version ? context.versions.get(record.version) : nullptr;
+  return files && *files ? (*files)->record().model : context.catalog.default_name();
+}
+
 // chat for a model that has a chat template, raw for one that has none.
 std::string default_template(Context& context, const store::StateRecord& record) {
-  const auto model = record.params.find("model");
-  const auto card = context.catalog.card(model == record.params.end() ? "" : model->second);
+  const auto set = record.params.find("model");
+  const auto card = context.catalog.card(set == record.params.end() ? default_model(context, record)
+                                                                    : set->second);
   if (!card) return {};
   return (*card)->chat ? "chat" : "raw";
 }
@@ -141,7 +148,7 @@ Result<std::string> param_text(Context& context, StateId state, std::string_view
   KVFS_ASSIGN(const store::StateRecord record, context.store.state(state));
   const auto set = record.params.find(std::string(name));
   if (set != record.params.end() && !set->second.empty()) return set->second + "\n";
-  if (name == "model") return context.catalog.default_name() + "\n";
+  if (name == "model") return default_model(context, record) + "\n";
   if (name == "template") return default_template(context, record) + "\n";
   return std::string(spec->default_value) + "\n";
 }

@@ -37,7 +37,7 @@ Result<Created> ParamsDir::create_file(const std::string& name, int flags) {
     KVFS_ASSIGN(auto handle, param->open(flags));
     return Created{param, std::move(handle)};
   }
-  if (is_scratch_name(name)) return create_staged(name, flags);
+  if (is_scratch_beside_params(name)) return create_staged(name, flags);
   KVFS_TRY(known_param(context(), state(), name));
   return no_such_file(name);
 }
@@ -60,7 +60,7 @@ void ParamsDir::rename(const std::string& name, Directory& to, const std::string
   // An editor's backup: the value gets a second, scratch, name; the parameter is there again soon.
   const auto value = param_text(context(), state(), name);
   if (!value) return done(fail(value.error()));
-  if (&target != this || !is_scratch_name(new_name)) {
+  if (&target != this || !is_scratch_beside_params(new_name)) {
     return done(
         fail(ErrorCode::kPermission, "renaming parameter " + name, "its name is its meaning"));
   }
@@ -79,7 +79,7 @@ void ParamsDir::rename(const std::string& name, Directory& to, const std::string
 
 void ParamsDir::take(std::shared_ptr<StagedFile> file, const std::string& name, bool replace,
                      Done done) {
-  if (is_scratch_name(name)) {
+  if (is_scratch_beside_params(name)) {
     return spooler::move(context(), std::move(file), place(), name, replace, std::move(done));
   }
   set_param(context(), state(), name, file->content(),

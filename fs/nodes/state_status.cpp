@@ -1,5 +1,6 @@
 #include "fs/nodes/state_status.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,17 @@ std::string text_of(Context& context, StateId state) {
   return text;
 }
 
+// At rest it stays what it is: tar and rsync look at it twice.
+std::int64_t changed_ns(Context& context, StateId state, const store::StateRecord& record) {
+  std::int64_t at = std::max(record.changed_ns, record.advanced_ns);
+  for (const Refusal& refusal : context.refusals.of(state)) at = std::max(at, refusal.at_ns);
+  for (const sched::JobView& job : context.scheduler.jobs(state)) {
+    if (job.record.status < store::JobStatus::kDone) return now_ns();
+    at = std::max({at, job.record.submitted_ns, job.record.finished_ns});
+  }
+  return at;
+}
+
 }  // namespace
 
 NodePtr state_status(Context& context, StateId state) {
@@ -40,7 +52,7 @@ NodePtr state_status(Context& context, StateId state) {
                           .uid = record.uid,
                           .gid = record.gid,
                           .size = 0,
-                          .changed_ns = now_ns()};
+                          .changed_ns = changed_ns(context, state, record)};
       },
       [&context, state]() -> Result<std::string> { return text_of(context, state); });
 }
