@@ -197,6 +197,11 @@ void make_absolute(Config& config, const Surroundings& around) {
                          &config.token_file, &config.config_file}) {
     if (!path->empty()) *path = (around.working_directory / *path).lexically_normal();
   }
+  // A model is a path or a name: what is there from here is a path.
+  for (std::string& model : config.models) {
+    const fs::path path = (around.working_directory / model).lexically_normal();
+    if (std::error_code ignored; fs::exists(path, ignored)) model = path.string();
+  }
 }
 
 Status check_together(const Config& config) {
