@@ -22,7 +22,7 @@ class ShellLife(DaemonTest):
         done = sh(f"""mkdir quantum && cp {paper} quantum/feed/
             echo 20 > quantum/params/max_tokens; echo 0 > quantum/params/temperature
             echo 'What is a qubit?' > quantum/ask/q1 && cat quantum/replies/q1
-            mkdir quantum/branch; rmdir quantum/branch; ls quantum""", self.daemon.states)
+            echo; mkdir quantum/branch; rmdir quantum/branch; ls quantum""", self.daemon.states)
         self.assertEqual(done.returncode, 0, done.stderr)
         for name in ("state.json", "text", "tokens.npy", "kv", "params", "feed", "continue", "ask",
                      "replies", "status", "ctl"):
@@ -72,15 +72,15 @@ class ShellLife(DaemonTest):
     def test_tail_f_follows_a_reply(self):
         state = self.state(temperature=0, max_tokens=60)
         (state / "ask" / "t").write_text("Count to thirty.")
-        tail = subprocess.Popen(["timeout", "20", "tail", "-n", "+1", "-f", state / "replies/t"],
-                                stdout=subprocess.PIPE)
+        tail = subprocess.Popen(["timeout", "60", "tail", "-n", "+1", "-f", state / "replies/t"],
+                                stdout=subprocess.PIPE, start_new_session=True)
         self.daemon.wait_done(state, "t")
         want = self.daemon.reply(state, "t").encode()
         got = b""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 30
         while len(got) < len(want) and time.monotonic() < deadline:
             got += os.read(tail.stdout.fileno(), 4096)
-        tail.kill()
+        os.killpg(tail.pid, signal.SIGKILL)  # timeout's child too
         tail.wait()
         tail.stdout.close()
         self.assertEqual(got, want)
