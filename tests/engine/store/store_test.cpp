@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <fstream>
 #include <future>
 #include <latch>
 #include <thread>
@@ -263,6 +264,24 @@ TEST_F(StoreTest, AWriteThatTheDiskCutsShortIsNeverAcknowledged) {
   EXPECT_EQ(version_of(before).root, root);
   add_state("after", 2, 1);
   expect_sound();
+}
+
+TEST_F(StoreTest, OpensWithASmallerMapWhereAddressSpaceIsShort) {
+  add_state("kept", 1, 1);
+  store.reset();
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &limit), 0);
+  const rlimit tight{
+      .rlim_cur = pages * static_cast<std::uint64_t>(getpagesize()) + (std::uint64_t{8} << 30),
+      .rlim_max = limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+  reopen(std::uint64_t{4} << 40);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+  ASSERT_TRUE(store);
+  EXPECT_TRUE(store->lookup({}, "kept"));
+  add_state("more", 2, 1);
 }
 
 TEST_F(StoreTest, BlocksThatDoNotFitAreRefused) {
