@@ -45,12 +45,15 @@ ChunkId chunk_id(const chunk::ShapeClass& shape, ByteSpan decoded, std::uint64_t
 
 Result<PreparedChunk> ChunkTable::prepare(const chunk::ShapeClass& shape, ByteSpan decoded,
                                           chunk::CodecId codec) const {
-  PreparedChunk chunk{
-      .shape = shape, .decoded = decoded, .codec = codec, .erasures = erasures_.load()};
+  PreparedChunk chunk{.shape = shape,
+                      .decoded = decoded,
+                      .codec = codec,
+                      .first_id = hash_(shape, decoded, 0),
+                      .erasures = erasures_.load()};
   {
     KVFS_ASSIGN(const Txn txn, environment_.begin_read());
     for (std::uint64_t seed = 0; seed < kMaxSeeds; ++seed) {
-      const ChunkId id = hash_(shape, decoded, seed);
+      const ChunkId id = id_under(chunk, seed);
       KVFS_ASSIGN(const Match found, match(txn, id, chunk));
       if (found == Match::kEqual) chunk.known = id;
       if (found != Match::kOther) break;
@@ -62,7 +65,7 @@ Result<PreparedChunk> ChunkTable::prepare(const chunk::ShapeClass& shape, ByteSp
 
 Result<ChunkId> ChunkTable::put(Txn& txn, Counters& counters, PreparedChunk& chunk) {
   for (std::uint64_t seed = 0; seed < kMaxSeeds; ++seed) {
-    const ChunkId id = hash_(chunk.shape, chunk.decoded, seed);
+    const ChunkId id = id_under(chunk, seed);
     Match found = Match::kEqual;
     if (chunk.known == id && chunk.erasures == erasures_.load()) {
       // Compared already, and no chunk has been erased since.

@@ -26,6 +26,7 @@ struct PreparedChunk {
   chunk::ShapeClass shape;
   ByteSpan decoded;
   chunk::CodecId codec = chunk::CodecId::kRaw;
+  ChunkId first_id;                       // under seed 0: hashing twice would cost the writer time
   std::optional<ChunkId> known;           // an equal chunk was there when it was looked up
   std::uint64_t erasures = 0;             // as many chunks had been erased then
   std::optional<chunk::Encoded> encoded;  // where none was
@@ -57,6 +58,9 @@ class ChunkTable {
  private:
   enum class Match { kAbsent, kEqual, kOther, kDamaged };
   Result<Match> match(const Txn& txn, const ChunkId& id, const PreparedChunk& chunk) const;
+  ChunkId id_under(const PreparedChunk& chunk, std::uint64_t seed) const {
+    return seed == 0 ? chunk.first_id : hash_(chunk.shape, chunk.decoded, seed);
+  }
   Status insert(Txn& txn, Counters& counters, const ChunkId& id, PreparedChunk& chunk);
   Result<std::uint64_t> erase(Txn& txn, Counters& counters, const ChunkId& id);
   tl::unexpected<Error> too_many_collisions() const;
