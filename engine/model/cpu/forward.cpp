@@ -54,6 +54,7 @@ Forward::Forward(const LlamaModel& model, Weights weights, const PageShape& shap
   int8_.resize(size(max_rows, widest));
   scales_.resize(size(max_rows, widest / kBlock));
   sums_.resize(scales_.size());
+  found_.resize(scales_.size());
 }
 
 Status Forward::step(std::span<const StepRow> rows, bool reading) {
@@ -169,24 +170,51 @@ void Forward::norm(const float* x, int rows, const std::vector<float>& weight,
   pool_.for_each(rows, [&](int r, int) {
     const std::size_t at = size(r, width);
     kernels_.rms_norm(x + at, weight.data(), model_.config.rms_epsilon, width, &normed_[at]);
-    if (quantized) {
-      const std::size_t block = size(r, width / kBlock);
-      kernels_.quantize(&normed_[at], width, &int8_[at], &scales_[block], &sums_[block]);
-    }
+    if (quantized) quantize_row(&normed_[at], r, width);
   });
+  if (quantized) list_outliers(rows, width);
 }
 
 void Forward::quantize_rows(const float* x, int rows, int columns, const Projection& to) {
   if (!to.wants_quantized()) return;
-  pool_.for_each(rows, [&](int r, int) {
-    const std::size_t at = size(r, columns);
-    const std::size_t block = size(r, columns / kBlock);
-    kernels_.quantize(x + at, columns, &int8_[at], &scales_[block], &sums_[block]);
-  });
+  pool_.for_each(rows, [&](int r, int) { quantize_row(x + size(r, columns), r, columns); });
+  list_outliers(rows, columns);
+}
+
+void Forward::quantize_row(const float* x, int row, int columns) {
+  const std::size_t block = size(row, columns / kBlock);
+  kernels_.quantize(x, columns, &int8_[size(row, columns)], &scales_[block], &sums_[block],
+                    &found_[block]);
+}
+
+void Forward::list_outliers(int rows, int columns) {
+  const int blocks = columns / kBlock;
+  outliers_.clear();
+  outlier_starts_.assign(1, 0);
+  for (int first = 0; first < rows; first += kRowBlock) {
+    for (int block = 0; block < blocks; ++block) {
+      const auto begin = static_cast<std::ptrdiff_t>(outliers_.size());
+      for (int row = first; row < std::min(rows, first + kRowBlock); ++row) {
+        Outlier found = found_[size(row, blocks) + static_cast<std::size_t>(block)];
+        if (found.column < 0) continue;
+        found.row = row;
+        outliers_.push_back(found);
+      }
+      // Rows that share a column (they often do) one after the other: its weights are unpacked
+      // once.
+      std::sort(outliers_.begin() + begin, outliers_.end(), [](const Outlier& a, const Outlier& b) {
+        return a.column != b.column ? a.column < b.column : a.row < b.row;
+      });
+    }
+    outlier_starts_.push_back(static_cast<std::int32_t>(outliers_.size()));
+  }
 }
 
 Activations Forward::activations(const float* x, int rows, int columns, bool reading) const {
-  return {x, {int8_.data(), scales_.data(), sums_.data(), rows, columns}, rows, reading};
+  const QuantizedRows quantized{int8_.data(),     scales_.data(),         sums_.data(),
+                                outliers_.data(), outlier_starts_.data(), rows,
+                                columns};
+  return {x, quantized, rows, reading};
 }
 
 }  // namespace kvfs::model::cpu

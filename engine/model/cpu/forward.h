@@ -40,6 +40,8 @@ class Forward {
 
   // normed_ = rms_norm(x rows) · weight, quantized when `to` wants it.
   void norm(const float* x, int rows, const std::vector<float>& weight, const Projection& to);
+  void quantize_row(const float* x, int row, int columns);
+  void list_outliers(int rows, int columns);
   void quantize_rows(const float* x, int rows, int columns, const Projection& to);
   Activations activations(const float* x, int rows, int columns, bool reading) const;
 
@@ -64,6 +66,9 @@ class Forward {
   std::vector<std::int8_t> int8_;  // [rows, widest input]
   std::vector<float> scales_;
   std::vector<float> sums_;
+  std::vector<Outlier> found_;     // [rows, blocks]
+  std::vector<Outlier> outliers_;  // listed, see QuantizedRows
+  std::vector<std::int32_t> outlier_starts_;
 };
 
 }  // namespace kvfs::model::cpu

@@ -47,12 +47,25 @@ struct KernelsOf {
     }
   }
 
-  static void quantize(const float* x, int n, std::int8_t* values, float* scales, float* sums) {
+  static void quantize(const float* x, int n, std::int8_t* values, float* scales, float* sums,
+                       Outlier* outliers) {
     for (int block = 0; block < n / kBlock; ++block) {
       const float* in = x + block * kBlock;
-      F largest = V::abs(V::load(in));
-      for (int i = 8; i < kBlock; i += 8) largest = V::max(largest, V::abs(V::load(in + i)));
-      const float peak = V::max_of(largest);
+      float peak;
+      float second;
+      V::two_largest(in, peak, second);
+      outliers[block].column = -1;
+      float rest[kBlock];
+      if (peak > kOutlierRatio * second) {
+        int at = 0;
+        while (std::fabs(in[at]) != peak) ++at;
+        outliers[block].column = block * kBlock + at;
+        outliers[block].value = in[at];
+        std::copy(in, in + kBlock, rest);
+        rest[at] = 0.0F;
+        in = rest;
+        peak = second;
+      }
       // Below this 127 / peak would overflow; such a block counts as zero.
       const bool zero = !(peak > 1e-30F);
       const float scale = zero ? 0.0F : peak / 127.0F;
@@ -88,9 +101,49 @@ struct KernelsOf {
                                              : P == Packing::kQ4_0 ? 144
                                                                    : 272;
 
+  // Scale and minimum of a block's eight outputs: w = d · q + m.
+  template <Packing P>
+  static F block_d(const std::uint8_t* w) {
+    return V::load_halves(
+        reinterpret_cast<const std::uint16_t*>(w + (P == Packing::kQ8_0 ? 256 : 128)));
+  }
+  template <Packing P>
+  static F block_m(const std::uint8_t* w, F d) {
+    if constexpr (P == Packing::kQ4_1)
+      return V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
+    return V::mul(d, V::all(P == Packing::kQ4_0 ? -8.0F : 0.0F));
+  }
+  template <Packing P>
+  static auto block_values(const std::uint8_t* w) {
+    if constexpr (P == Packing::kQ8_0)
+      return V::load_octets(w);
+    else
+      return V::load_nibbles(w);
+  }
+
+  // What the int8 leave out, in the order of columns for each row. Rows often share a column.
+  template <Packing P>
+  static void add_outliers(const Outlier* begin, const Outlier* end, const std::uint8_t* w,
+                           int first_row, float* tile) {
+    F weights = V::zero();
+    int column = -1;
+    for (const Outlier* o = begin; o != end; ++o) {
+      if (o->column != column) {
+        column = o->column;
+        const std::uint8_t* block = w + kBlockBytes<P> * static_cast<std::size_t>(column / kBlock);
+        const F d = block_d<P>(block);
+        if constexpr (P == Packing::kQ8_0)
+          weights = V::mul(V::octet_column(block, column % kBlock), d);
+        else
+          weights = V::fma(V::nibble_column(block, column % kBlock), d, block_m<P>(block, d));
+      }
+      float* to = tile + (o->row - first_row) * kGroup;
+      V::store(to, V::fma(weights, V::all(o->value), V::load(to)));
+    }
+  }
+
   template <Packing P, int Rows>
-  static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w, float* y,
-                             const Output& out) {
+  static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w, float* to) {
     const int blocks = x.columns / kBlock;
     F total[Rows];
 #pragma GCC unroll 4
@@ -99,51 +152,44 @@ struct KernelsOf {
     const float* scales = x.scales + static_cast<std::size_t>(row) * blocks;
     const float* sums = x.sums + static_cast<std::size_t>(row) * blocks;
     for (int b = 0; b < blocks; ++b, w += kBlockBytes<P>) {
-      if constexpr (P == Packing::kQ8_0) {
-        const auto octets = V::load_octets(w);
-        const F d = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 256));
+      const auto weights = block_values<P>(w);
+      const F d = block_d<P>(w);
+      const F m = block_m<P>(w, d);
 #pragma GCC unroll 4
-        for (int r = 0; r < Rows; ++r) {
-          const F dot = V::dot(octets, values + r * x.columns + b * kBlock);
-          total[r] = V::fma(dot, V::mul(d, V::all(scales[r * blocks + b])), total[r]);
-        }
-      } else {
-        const auto nibbles = V::load_nibbles(w);
-        const F d = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 128));
-        F m;
-        if constexpr (P == Packing::kQ4_1)
-          m = V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
-        else
-          m = V::mul(d, V::all(-8.0F));
-#pragma GCC unroll 4
-        for (int r = 0; r < Rows; ++r) {
-          const F dot = V::dot(nibbles, values + r * x.columns + b * kBlock);
-          total[r] = V::fma(dot, V::mul(d, V::all(scales[r * blocks + b])), total[r]);
+      for (int r = 0; r < Rows; ++r) {
+        const F dot = V::dot(weights, values + r * x.columns + b * kBlock);
+        total[r] = V::fma(dot, V::mul(d, V::all(scales[r * blocks + b])), total[r]);
+        if constexpr (P != Packing::kQ8_0)
           total[r] = V::fma(m, V::all(sums[r * blocks + b]), total[r]);
-        }
       }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) {
-      float* to = y + static_cast<std::size_t>(row + r) * out.stride;
-      V::store(to, out.accumulate ? V::add(V::load(to), total[r]) : total[r]);
-    }
+    for (int r = 0; r < Rows; ++r) V::store(to + r * kGroup, total[r]);
   }
 
   template <Packing P>
   static void multiply_quantized_as(const QuantizedRows& x, const MatrixView& w, int begin, int end,
                                     Output out) {
-    constexpr int kRowBlock = 64;  // activations that stay in the first cache for a few groups
+    alignas(32) float
+        tile[kRowBlock * kGroup];  // y's rows may lie a power of two apart: here they do not
     const std::size_t group_bytes = kBlockBytes<P> * static_cast<std::size_t>(w.inputs / kBlock);
     for (int first = 0; first < x.rows; first += kRowBlock) {
       const int last = std::min(x.rows, first + kRowBlock);
       for (int g = begin; g < end; ++g) {
         const std::uint8_t* at = w.data + group_bytes * static_cast<std::size_t>(g);
-        float* y = out.y + static_cast<std::size_t>(g) * kGroup;
         int row = first;
-        for (; row + 4 <= last; row += 4) quantized_tile<P, 4>(x, row, at, y, out);
-        for (; row + 2 <= last; row += 2) quantized_tile<P, 2>(x, row, at, y, out);
-        for (; row < last; ++row) quantized_tile<P, 1>(x, row, at, y, out);
+        const auto to = [&] { return tile + (row - first) * kGroup; };
+        for (; row + 4 <= last; row += 4) quantized_tile<P, 4>(x, row, at, to());
+        for (; row + 2 <= last; row += 2) quantized_tile<P, 2>(x, row, at, to());
+        for (; row < last; ++row) quantized_tile<P, 1>(x, row, at, to());
+        const std::int32_t* list = x.outlier_starts + first / kRowBlock;
+        add_outliers<P>(x.outliers + list[0], x.outliers + list[1], at, first, tile);
+        for (row = first; row < last; ++row) {
+          float* y = out.y + static_cast<std::size_t>(row) * out.stride +
+                     static_cast<std::size_t>(g) * kGroup;
+          const F sum = V::load(to());
+          V::store(y, out.accumulate ? V::add(V::load(y), sum) : sum);
+        }
       }
     }
   }
@@ -237,17 +283,17 @@ struct KernelsOf {
   template <class Columns>
   static void multiply_plain_as(const float* x, int rows, const MatrixView& w, int begin, int end,
                                 Output out) {
-    constexpr int kRowBlock = 48;
+    constexpr int kRows = 48;
     constexpr int kDepth =
         128;  // of a panel that stays in the first cache; sums go on, bits do not change
-    alignas(64) float tile[kRowBlock * kPanel];
+    alignas(64) float tile[kRows * kPanel];
     const auto* data = reinterpret_cast<const typename Columns::Element*>(w.data);
     const auto inputs = static_cast<std::size_t>(w.inputs);
     for (int panel = begin; panel < end; ++panel) {
       const auto* b = data + static_cast<std::size_t>(panel) * inputs * kPanel;
       const int width = std::min(kPanel, w.outputs - panel * kPanel);
-      for (int first = 0; first < rows; first += kRowBlock) {
-        const int count = std::min(kRowBlock, rows - first);
+      for (int first = 0; first < rows; first += kRows) {
+        const int count = std::min(kRows, rows - first);
         for (int k = 0; k < w.inputs; k += kDepth) {
           panel_rows<Columns>(count, x + static_cast<std::size_t>(first) * inputs + k, inputs,
                               b + static_cast<std::size_t>(k) * kPanel,

@@ -30,7 +30,7 @@ struct Avx2 {
   // The same pointer, but the compiler forgets what it has loaded through it: twelve sums and what
   // feeds them fill the sixteen registers, one broadcast kept too long spills a sum.
   static const float* reload(const float* p) {
-    asm("" : "+r"(p));
+    asm volatile("" : "+r"(p));
     return p;
   }
   // Lanes below n from a, the others from b.
@@ -113,6 +113,40 @@ struct Avx2 {
       total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
     }
     return _mm256_cvtepi32_ps(total);
+  }
+
+  // Input k's weights of a block, one for each of the eight outputs.
+  static F nibble_column(const std::uint8_t* p, int k) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * (k / 4 % 4)));
+    const __m128i shift = _mm_cvtsi32_si128(8 * (k % 4) + (k < 16 ? 0 : 4));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(x, shift), _mm256_set1_epi32(15)));
+  }
+  static F octet_column(const std::uint8_t* p, int k) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * (k / 4)));
+    const __m128i shift = _mm_cvtsi32_si128(24 - 8 * (k % 4));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(x, shift), 24));
+  }
+
+  // The largest and second largest of 32 magnitudes.
+  static void two_largest(const float* x, float& largest, float& second) {
+    F a = abs(load(x));
+    F b = abs(load(x + 8));
+    F top = max(a, b);
+    F next = min(a, b);
+    for (int i = 16; i < 32; i += 8) {
+      a = abs(load(x + i));
+      next = max(next, min(top, a));
+      top = max(top, a);
+    }
+    const auto join = [&](F other_top, F other_next) {
+      next = max(max(next, other_next), min(top, other_top));
+      top = max(top, other_top);
+    };
+    join(_mm256_permute2f128_ps(top, top, 1), _mm256_permute2f128_ps(next, next, 1));
+    join(_mm256_permute_ps(top, 0x4E), _mm256_permute_ps(next, 0x4E));
+    join(_mm256_permute_ps(top, 0xB1), _mm256_permute_ps(next, 0xB1));
+    largest = _mm256_cvtss_f32(top);
+    second = _mm256_cvtss_f32(next);
   }
 
   // 32 values, times factor, to the nearest integers (ties to even) within ±127; their sum.

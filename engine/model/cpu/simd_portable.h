@@ -111,6 +111,27 @@ struct Portable {
     });
   }
 
+  static F nibble_column(const std::uint8_t* p, int k) {
+    return each([&](int row) {
+      const int byte = p[32 * (k / 4 % 4) + 4 * row + k % 4];
+      return static_cast<float>(k < 16 ? byte & 15 : byte >> 4);
+    });
+  }
+  static F octet_column(const std::uint8_t* p, int k) {
+    return each([&](int row) {
+      return static_cast<float>(static_cast<std::int8_t>(p[32 * (k / 4) + 4 * row + k % 4]));
+    });
+  }
+  static void two_largest(const float* x, float& largest, float& second) {
+    largest = 0.0F;
+    second = 0.0F;
+    for (int i = 0; i < 32; ++i) {
+      const float a = std::fabs(x[i]);
+      second = std::max(second, std::min(largest, a));
+      largest = std::max(largest, a);
+    }
+  }
+
   static int quantize32(const float* x, float factor, std::int8_t* out) {
     int total = 0;
     for (int i = 0; i < 32; ++i) {

@@ -43,31 +43,67 @@ struct Quantized {
   std::vector<std::int8_t> values;
   Floats scales;
   Floats sums;
-  QuantizedRows view(int rows, int columns) const {
-    return {values.data(), scales.data(), sums.data(), rows, columns};
+  std::vector<Outlier> found;     // [rows, columns / 32]
+  std::vector<Outlier> outliers;  // listed: all of fewer than kRowBlock rows
+  std::vector<std::int32_t> starts;
+  int columns;
+  QuantizedRows view(int rows) const {
+    return {values.data(), scales.data(), sums.data(), outliers.data(),
+            starts.data(), rows,          columns};
   }
 };
-Quantized quantized(const Kernels& kernels, const Floats& x) {
-  Quantized q{std::vector<std::int8_t>(x.size()), Floats(x.size() / 32), Floats(x.size() / 32)};
-  kernels.quantize(x.data(), static_cast<int>(x.size()), q.values.data(), q.scales.data(),
-                   q.sums.data());
+Quantized quantized(const Kernels& kernels, const Floats& x, int columns) {
+  const int blocks = columns / 32;
+  const int rows = static_cast<int>(x.size()) / columns;
+  const auto all = static_cast<std::size_t>(rows * blocks);
+  Quantized q{std::vector<std::int8_t>(x.size()),
+              Floats(all),
+              Floats(all),
+              std::vector<Outlier>(all),
+              {},
+              {},
+              columns};
+  for (int r = 0; r < rows; ++r) {
+    const int block = r * blocks;
+    kernels.quantize(x.data() + r * columns, columns, q.values.data() + r * columns,
+                     q.scales.data() + block, q.sums.data() + block, q.found.data() + block);
+  }
+  for (int b = 0; b < blocks; ++b) {
+    for (int r = 0; r < rows; ++r) {
+      Outlier found = q.found[static_cast<std::size_t>(r * blocks + b)];
+      found.row = r;
+      if (found.column >= 0) q.outliers.push_back(found);
+    }
+  }
+  q.starts = {0, static_cast<std::int32_t>(q.outliers.size())};
   return q;
 }
 
-TEST_F(TwoBuilds, QuantizeAlikeAndWithinHalfAStep) {
+TEST_F(TwoBuilds, QuantizeAlikeWithinHalfAStepAndKeepOutliers) {
   Floats x = random(640);
   for (std::size_t i = 0; i < 32; ++i) x[i] = 0.0F;
   for (std::size_t i = 32; i < 64; ++i) x[i] = static_cast<float>(i % 2) - 0.5F;  // halves: ties
   x[70] = 1e30F;
-  const Quantized a = quantized(fast(), x);
-  const Quantized b = quantized(portable(), x);
+  x[639] = -100.0F;
+  const Quantized a = quantized(fast(), x, 640);
+  const Quantized b = quantized(portable(), x, 640);
   EXPECT_EQ(a.values, b.values);
   expect_same_bits(a.scales, b.scales);
   expect_same_bits(a.sums, b.sums);
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    const double scale = a.scales[i / 32];
-    EXPECT_LE(std::fabs(x[i] - scale * a.values[i]), 0.5001 * scale) << i;
+  ASSERT_EQ(a.outliers.size(), b.outliers.size());
+  ASSERT_GE(a.outliers.size(), 2U);
+  Floats back(640);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    back[i] = a.scales[i / 32] * static_cast<float>(a.values[i]);
+  for (std::size_t i = 0; i < a.outliers.size(); ++i) {
+    EXPECT_EQ(a.outliers[i].column, b.outliers[i].column);
+    EXPECT_EQ(a.outliers[i].value, b.outliers[i].value);
+    back[static_cast<std::size_t>(a.outliers[i].column)] += a.outliers[i].value;
   }
+  EXPECT_EQ(back[70], 1e30F);
+  EXPECT_EQ(back[639], -100.0F);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    EXPECT_LE(std::fabs(x[i] - back[i]), 0.5001F * a.scales[i / 32]) << i;
 }
 
 TEST_F(TwoBuilds, NormaliseGateAndTurnAlike) {
@@ -116,20 +152,25 @@ TEST_F(TwoBuilds, MultiplyQuantizedWeightsAlikeForAnyNumberOfRows) {
     alignas(64) const std::vector<std::uint8_t> data =
         random_packed(packing, kInputs, kOutputs / 8, generator_);
     const MatrixView w{packing, kInputs, kOutputs, data.data()};
-    const Quantized x = quantized(fast(), random(7 * kInputs));
+    Floats values = random(7 * kInputs);
+    values[5] = 50.0F;  // outliers: one row has two, most have none
+    values[40] = -70.0F;
+    values[2 * kInputs + 5] = 40.0F;  // the same column as another row's
+    values[2 * kInputs + 94] = 33.0F;
+    const Quantized x = quantized(fast(), values, kInputs);
+    ASSERT_GE(x.outliers.size(), 3U);
     Floats a(7 * kOutputs, 1.0F);
     Floats b(7 * kOutputs, 1.0F);
-    fast().multiply_quantized(x.view(7, kInputs), w, 0, kOutputs / 8, {a.data(), kOutputs, true});
-    portable().multiply_quantized(x.view(7, kInputs), w, 0, kOutputs / 8,
-                                  {b.data(), kOutputs, true});
+    fast().multiply_quantized(x.view(7), w, 0, kOutputs / 8, {a.data(), kOutputs, true});
+    portable().multiply_quantized(x.view(7), w, 0, kOutputs / 8, {b.data(), kOutputs, true});
     expect_same_bits(a, b);
     for (int row = 0; row < 7; ++row) {  // alone, and in two pieces
       Floats one(kOutputs, 1.0F);
-      const QuantizedRows view{x.values.data() + row * kInputs,
-                               x.scales.data() + row * kInputs / 32,
-                               x.sums.data() + row * kInputs / 32, 1, kInputs};
-      fast().multiply_quantized(view, w, 0, 2, {one.data(), kOutputs, true});
-      fast().multiply_quantized(view, w, 2, kOutputs / 8, {one.data(), kOutputs, true});
+      const Quantized alone = quantized(
+          fast(), Floats(values.begin() + row * kInputs, values.begin() + (row + 1) * kInputs),
+          kInputs);
+      fast().multiply_quantized(alone.view(1), w, 0, 2, {one.data(), kOutputs, true});
+      fast().multiply_quantized(alone.view(1), w, 2, kOutputs / 8, {one.data(), kOutputs, true});
       expect_same_bits(one, Floats(a.begin() + row * kOutputs, a.begin() + (row + 1) * kOutputs));
     }
   }
