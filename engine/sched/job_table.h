@@ -54,6 +54,9 @@ class JobTable {
   };
   // Who only reads never stands in the way of who wants an answer.
   enum class Lane { kAnswers, kFeeds };
+  static Lane lane_of(store::JobKind kind) {
+    return kind == store::JobKind::kFeed ? Lane::kFeeds : Lane::kAnswers;
+  }
   enum class Cancel { kNow, kSoon };  // kNow: it never ran, and the caller commits its end
 
   // --- coming in --------------------------------------------------------------------------------
@@ -111,7 +114,8 @@ class JobTable {
   };
   using Jobs = std::vector<Job>;  // of one state, in order
 
-  Job* find(JobTicket ticket);
+  const Job* look(JobTicket ticket) const;  // of live ones
+  Job* find(JobTicket ticket) { return const_cast<Job*>(look(ticket)); }
   const Job* latest(StateId state, const std::string& name) const;
   static std::vector<Job*> free_to_begin(Jobs& jobs);
   static JobView view_of(const Job& job);

@@ -50,6 +50,7 @@ class RunningJob {
   LoadedModel& on() const { return on_; }
   const History& base() const { return *setup_.base; }
   store::JobKind kind() const { return setup_.handed.record.kind; }
+  JobTable::Lane lane() const { return JobTable::lane_of(kind()); }
   bool changes() const { return changes_state(setup_.handed.record.kind); }
   bool generates() const { return setup_.handed.record.kind != store::JobKind::kFeed; }
   std::uint64_t tokens_to_come() const;  // that will need pages of their own

@@ -114,7 +114,8 @@ class Scheduler {
   std::string device() const;  // of the loaded model, "" while none is
   std::vector<std::string> loaded_models() const;
 
-  // Running jobs commit what they have and stay to be taken up again; queued ones stay. ≤ 4 s.
+  // Running jobs stop after the step they are in; theirs and the queued ones' rows stay, to be
+  // taken up at the next start. Open replies end with kInterrupted.
   void stop();
 
  private:

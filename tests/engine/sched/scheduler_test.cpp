@@ -41,11 +41,11 @@ TEST(Scheduler, FeedTwiceEqualsFeedOnce) {
   FakeControls controls;
   House house(controls);
   const std::string text = long_text(700);
-  const StateId once = house.make("once");
-  const StateId twice = house.make("twice");
+  const StateId once = house.make("once", {}, {}, 1000);
+  const StateId twice = house.make("twice", {}, {}, 1001);  // another's: nothing is known to it
   house.feed(once, text);
-  house.feed(twice, text.substr(0, 300));
-  house.feed(twice, text.substr(300));
+  EXPECT_EQ(house.feed(twice, text.substr(0, 300)).record.known_tokens, 0U);
+  EXPECT_EQ(house.feed(twice, text.substr(300)).record.known_tokens, 0U);
   EXPECT_EQ(house.text(once), text);
   EXPECT_EQ(house.files(once), house.files(twice));
 }
@@ -348,6 +348,18 @@ TEST(Scheduler, AQuestionNeverWaitsBehindALongFeed) {
   house.wait(reading, feed);
 }
 
+TEST(Scheduler, FeedsTakeTurns) {
+  FakeControls controls;
+  controls.slice_delay_us = 10'000;
+  House house(controls);
+  const StateId one = house.make("one");
+  const StateId two = house.make("two");
+  house.submit(house.submission(one, JobKind::kFeed, long_text(4000, "one")));
+  const auto second = house.submit(house.submission(two, JobKind::kFeed, long_text(500, "two")));
+  house.wait(two, second);
+  EXPECT_EQ(house.scheduler().jobs(one)[0].record.status, JobStatus::kRunning);
+}
+
 TEST(Scheduler, AQuestionNeverWaitsBehindManyFeeds) {
   FakeControls controls;
   controls.slice_delay_us = 10'000;
@@ -576,6 +588,7 @@ TEST(Scheduler, AReusedNameReplacesTheOldReply) {
   }));
   EXPECT_EQ(house.scheduler().jobs(state).size(), 1U);
   EXPECT_NE(house.wait(state, "q").text, first);
+  EXPECT_EQ(house.store().jobs()->size(), 1U);
   house.reopen();
   EXPECT_EQ(house.scheduler().jobs(state).size(), 1U);
 }

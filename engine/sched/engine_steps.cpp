@@ -1,0 +1,174 @@
+// What one round of the engine thread does on the device: KV in and out, slices, decode steps.
+#include <algorithm>
+#include <utility>
+
+#include "engine/sched/engine_loop.h"
+
+namespace kvfs::sched {
+namespace {
+
+using Stage = RunningJob::Stage;
+
+}  // namespace
+
+// --- KV to and from the device
+// ----------------------------------------------------------------------
+
+bool EngineLoop::bring_in(Deadline deadline) {
+  bool progress = false;
+  for (const auto& on : models_.all()) {
+    progress |= on->residency.work(deadline);
+    restored_ += on->residency.take_restored_tokens();
+  }
+  for (const auto& job : jobs_) {
+    const auto moved = bring_in(*job, deadline);
+    if (!moved) fail_job(*job, moved.error());
+    progress |= !moved || *moved;
+  }
+  return progress;
+}
+
+Result<bool> EngineLoop::bring_in(RunningJob& job, Deadline deadline) {
+  auto& residency = job.on().residency;
+  bool moved = false;
+  if (job.stage() == Stage::kRestoring) {
+    KVFS_ASSIGN(auto sequence, residency.fork(job.base()));
+    if (!sequence) return false;
+    job.start(std::move(sequence));
+    moved = true;
+  }
+  if (job.stage() == Stage::kReading) {
+    KVFS_ASSIGN(const auto known, job.find_known([this] { wake(); }));
+    prefix_hits_ += known;
+    moved |= known > 0;
+  }
+  if (job.stage() == Stage::kTaking) {
+    KVFS_ASSIGN(const bool put, residency.put_in(job.reader(), job.sequence(), deadline));
+    moved |= put;
+    if (job.reader().done()) KVFS_TRY(job.taken());
+  }
+  return moved;
+}
+
+bool EngineLoop::hand_over() {
+  bool progress = false;
+  for (const auto& job : jobs_) {
+    if (job->stage() == Stage::kEnding) continue;
+    const auto handed = hand_over(*job);
+    if (!handed) fail_job(*job, handed.error());
+    progress |= !handed || *handed;
+  }
+  return progress;
+}
+
+Result<bool> EngineLoop::hand_over(RunningJob& job) {
+  bool progress = false;
+  while (job.changes() && parts_.committer.has_room()) {
+    KVFS_ASSIGN(auto block, job.next_block());
+    if (!block) break;
+    parts_.committer.add(*std::move(block));
+    progress = true;
+  }
+  if (job.drained()) {
+    parts_.committer.end(job.end(std::nullopt));
+    progress = true;
+  }
+  return progress;
+}
+
+// --- compute
+// ----------------------------------------------------------------------------------------
+
+// One slice for the job that has waited longest; answers and feeds take turns.
+bool EngineLoop::read_one() {
+  for (const std::size_t lane : {turn_ % 2, (turn_ + 1) % 2}) {
+    const auto it = std::ranges::find_if(jobs_, [&](const auto& job) {
+      return job->stage() == Stage::kReading && static_cast<std::size_t>(job->lane()) == lane;
+    });
+    if (it == jobs_.end()) continue;
+    RunningJob& job = **it;
+    jobs_.splice(jobs_.end(), jobs_, it);
+    ++turn_;
+    if (const auto read = read_slice(job); !read) fail_job(job, read.error());
+    return true;
+  }
+  return false;
+}
+
+Status EngineLoop::read_slice(RunningJob& job) {
+  auto& model = *job.on().model;
+  const auto tokens = job.slice(model.prefill_slice());
+  const auto logits = job.logits_for(tokens.size());
+  KVFS_TRY(
+      job.on().residency.with_room([&] { return model.prefill(job.sequence(), tokens, logits); }));
+  prefilled_ += tokens.size();
+  job.slice_read();
+  return {};
+}
+
+bool EngineLoop::recompute_last() {
+  bool progress = false;
+  for (const auto& job : jobs_) {
+    if (job->stage() != Stage::kLast) continue;
+    if (const auto done = recompute_last(*job); !done) fail_job(*job, done.error());
+    progress = true;
+  }
+  return progress;
+}
+
+// By the path it took when it was computed first: so its KV has the same bits again.
+Status EngineLoop::recompute_last(RunningJob& job) {
+  auto& model = *job.on().model;
+  const auto last = job.last();
+  KVFS_TRY(job.drop_last());
+  KVFS_TRY(job.on().residency.with_room([&]() -> Status {
+    if (last.path == TokenPath::kRead) {
+      return model.prefill(job.sequence(), {&last.token, 1}, job.logits());
+    }
+    model::DecodeItem item{&job.sequence(), last.token, job.logits()};
+    return model.decode({&item, 1});
+  }));
+  job.sample_next();
+  return {};
+}
+
+bool EngineLoop::decode(LoadedModel& on) {
+  std::vector<RunningJob*> jobs;
+  std::vector<model::DecodeItem> items;
+  std::vector<Position> before;
+  for (const auto& job : jobs_) {
+    if (&job->on() != &on || job->stage() != Stage::kGenerating) continue;
+    if (std::cmp_greater_equal(items.size(), on.model->max_batch())) break;
+    jobs.push_back(job.get());
+    items.push_back({&job->sequence(), job->pending(), job->logits()});
+    before.push_back(job->sequence().next_pos());
+  }
+  if (items.empty()) return false;
+  if (on.model->decode(items)) {
+    decoded_ += items.size();
+    for (RunningJob* job : jobs) job->decoded();
+    return true;
+  }
+  // One of them may be the culprit: each for itself, those that the failed step left untouched.
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    if (jobs[i]->sequence().next_pos() == before[i]) {
+      decode_alone(*jobs[i]);
+    } else {
+      fail_job(*jobs[i], {ErrorCode::kIo, "decode step", "the device failed half way",
+                          "submit the job again"});
+    }
+  }
+  return true;
+}
+
+void EngineLoop::decode_alone(RunningJob& job) {
+  model::DecodeItem item{&job.sequence(), job.pending(), job.logits()};
+  const auto status = job.on().residency.with_room([&] {
+    return job.on().model->decode({&item, 1});
+  });
+  if (!status) return fail_job(job, status.error());
+  ++decoded_;
+  job.decoded();
+}
+
+}  // namespace kvfs::sched
