@@ -53,15 +53,16 @@ class ShowState : public Verb {
     for (const char* key : {"path", "tokens"}) add(table, facts, key);
     const json::value* document = facts.if_contains("state");
     if (document != nullptr && document->is_object()) {
-      for (const char* key : {"model", "fingerprint", "kernel_class", "next_pos", "dtype", "codec",
-                              "origin", "root"}) {
+      for (const char* key :
+           {"model", "fingerprint", "kernel_class", "next_pos", "dtype", "codec", "root"}) {
         add(table, document->get_object(), key);
       }
     }
     table.row({"kv", human_bytes(facts.at("kv_bytes").to_number<double>())});
-    for (const char* key : {"created", "advanced"}) add(table, facts, key);
+    for (const char* key : {"origin", "created", "advanced"}) add(table, facts, key);
     for (const auto& param : facts.at("params").as_object()) {
-      table.row({"params/" + std::string(param.key()), plain(param.value())});
+      const std::string value = plain(param.value());
+      if (!value.empty()) table.row({"params/" + std::string(param.key()), value});
     }
     if (layers_ && document != nullptr) add_layers(table, document->as_object());
     table.print();

@@ -62,8 +62,10 @@ json::object job_json(const sched::JobView& job) {
                    {"restored_tokens", record.restored_tokens},
                    {"seed", record.seed},
                    {"seconds", static_cast<double>(record.milliseconds) / 1000.0},
-                   {"tokens_per_second", std::round(job.tokens_per_second * 10) / 10},
                    {"line", sched::status_line(job)}};
+  if (job.tokens_per_second > 0) {
+    out["tokens_per_second"] = std::round(job.tokens_per_second * 10) / 10;
+  }
   if (job.reading) out["read_tokens"] = job.read_tokens;
   if (!record.finish.empty()) out["finish"] = record.finish;
   if (!record.error.empty()) out["error"] = record.error;

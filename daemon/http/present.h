@@ -10,7 +10,7 @@
 namespace kvfs::daemon::http {
 
 // {"name","kind","status","prompt_tokens","generated_tokens","known_tokens","restored_tokens",
-//  "seed","seconds","tokens_per_second","finish"?,"error"?,"line"}
+//  "seed","seconds","tokens_per_second"?,"finish"?,"error"?,"line"}
 boost::json::object job_json(const sched::JobView& job);
 
 // For lists: {"path","tokens","model"?,"origin"?,"kv_bytes","changed","advanced","children"?}
