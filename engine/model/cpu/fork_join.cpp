@@ -7,8 +7,9 @@
 namespace kvfs::model::cpu {
 namespace {
 
-// About 50 µs: longer than the gap between two loops, shorter than anyone notices.
-constexpr int kSpins = 2000;
+// About 10 µs: longer than the gap between two loops, shorter than anyone notices; on a busy
+// machine the core is worth more to somebody else.
+constexpr int kSpins = 500;
 
 void pause() {
 #if defined(__x86_64__)

@@ -94,8 +94,9 @@ struct KernelsOf {
     }
   }
 
-  // ---- quantized matrices: tiles of `Rows` activations by one group of 8 outputs
+  // ---- quantized matrices
 
+  static constexpr int kTileWidth = 2 * kGroup;
   template <Packing P>
   static constexpr std::size_t kBlockBytes = P == Packing::kQ4_1   ? 160
                                              : P == Packing::kQ4_0 ? 144
@@ -113,14 +114,6 @@ struct KernelsOf {
       return V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
     return V::mul(d, V::all(P == Packing::kQ4_0 ? -8.0F : 0.0F));
   }
-  template <Packing P>
-  static auto block_values(const std::uint8_t* w) {
-    if constexpr (P == Packing::kQ8_0)
-      return V::load_octets(w);
-    else
-      return V::load_nibbles(w);
-  }
-
   // What the int8 leave out, in the order of columns for each row. Rows often share a column.
   template <Packing P>
   static void add_outliers(const Outlier* begin, const Outlier* end, const std::uint8_t* w,
@@ -137,60 +130,82 @@ struct KernelsOf {
         else
           weights = V::fma(V::nibble_column(block, column % kBlock), d, block_m<P>(block, d));
       }
-      float* to = tile + (o->row - first_row) * kGroup;
+      float* to = tile + (o->row - first_row) * kTileWidth;
       V::store(to, V::fma(weights, V::all(o->value), V::load(to)));
     }
   }
 
-  template <Packing P, int Rows>
-  static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w, float* to) {
+  // Rows × Groups tile of the product, to[row, group, 8 outputs] of rows kTileWidth floats apart.
+  template <Packing P, int Rows, int Groups>
+  static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w,
+                             std::size_t group, float* to) {
     const int blocks = x.columns / kBlock;
-    F total[Rows];
-#pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) total[r] = V::zero();
+    F total[Rows][Groups];
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows * Groups; ++i) total[i / Groups][i % Groups] = V::zero();
     const std::int8_t* values = x.values + static_cast<std::size_t>(row) * x.columns;
     const float* scales = x.scales + static_cast<std::size_t>(row) * blocks;
     const float* sums = x.sums + static_cast<std::size_t>(row) * blocks;
-    for (int b = 0; b < blocks; ++b, w += kBlockBytes<P>) {
-      const auto weights = block_values<P>(w);
-      const F d = block_d<P>(w);
-      const F m = block_m<P>(w, d);
+    for (int b = 0; b < blocks; ++b, w += kBlockBytes<P>, values += kBlock) {
+      F dot[Rows][Groups];
+      if constexpr (P == Packing::kQ8_0)
+        V::template octet_dots<Rows, Groups>(w, group, values, x.columns, dot);
+      else
+        V::template nibble_dots<Rows, Groups>(w, group, values, x.columns, dot);
+#pragma GCC unroll 2
+      for (int g = 0; g < Groups; ++g) {
+        const F d = block_d<P>(w + static_cast<std::size_t>(g) * group);
+        const F m = block_m<P>(w + static_cast<std::size_t>(g) * group, d);
 #pragma GCC unroll 4
-      for (int r = 0; r < Rows; ++r) {
-        const F dot = V::dot(weights, values + r * x.columns + b * kBlock);
-        total[r] = V::fma(dot, V::mul(d, V::all(scales[r * blocks + b])), total[r]);
-        if constexpr (P != Packing::kQ8_0)
-          total[r] = V::fma(m, V::all(sums[r * blocks + b]), total[r]);
+        for (int r = 0; r < Rows; ++r) {
+          total[r][g] = V::fma(dot[r][g], V::mul(d, V::all(scales[r * blocks + b])), total[r][g]);
+          if constexpr (P != Packing::kQ8_0)
+            total[r][g] = V::fma(m, V::all(sums[r * blocks + b]), total[r][g]);
+        }
       }
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) V::store(to + r * kGroup, total[r]);
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows * Groups; ++i) {
+      V::store(to + i / Groups * kTileWidth + i % Groups * kGroup, total[i / Groups][i % Groups]);
+    }
+  }
+
+  // All rows of one row block and Groups groups of outputs.
+  template <Packing P, int Groups>
+  static void quantized_rows(const QuantizedRows& x, int first, const std::uint8_t* w,
+                             std::size_t group, float* y, const Output& out) {
+    alignas(32) float
+        tile[kRowBlock * kTileWidth];  // y's rows may lie a power of two apart: here they do not
+    const int last = std::min(x.rows, first + kRowBlock);
+    int row = first;
+    const auto to = [&] { return tile + (row - first) * kTileWidth; };
+    for (; row + 4 <= last; row += 4) quantized_tile<P, 4, Groups>(x, row, w, group, to());
+    for (; row + 2 <= last; row += 2) quantized_tile<P, 2, Groups>(x, row, w, group, to());
+    for (; row < last; ++row) quantized_tile<P, 1, Groups>(x, row, w, group, to());
+    const std::int32_t* list = x.outlier_starts + first / kRowBlock;
+    for (int g = 0; g < Groups; ++g) {
+      add_outliers<P>(x.outliers + list[0], x.outliers + list[1],
+                      w + static_cast<std::size_t>(g) * group, first, tile + g * kGroup);
+    }
+    for (row = first; row < last; ++row) {
+      float* at = y + static_cast<std::size_t>(row) * out.stride;
+      for (int g = 0; g < Groups; ++g, at += kGroup) {
+        const F sum = V::load(to() + g * kGroup);
+        V::store(at, out.accumulate ? V::add(V::load(at), sum) : sum);
+      }
+    }
   }
 
   template <Packing P>
   static void multiply_quantized_as(const QuantizedRows& x, const MatrixView& w, int begin, int end,
                                     Output out) {
-    alignas(32) float
-        tile[kRowBlock * kGroup];  // y's rows may lie a power of two apart: here they do not
-    const std::size_t group_bytes = kBlockBytes<P> * static_cast<std::size_t>(w.inputs / kBlock);
+    const std::size_t group = kBlockBytes<P> * static_cast<std::size_t>(w.inputs / kBlock);
     for (int first = 0; first < x.rows; first += kRowBlock) {
-      const int last = std::min(x.rows, first + kRowBlock);
-      for (int g = begin; g < end; ++g) {
-        const std::uint8_t* at = w.data + group_bytes * static_cast<std::size_t>(g);
-        int row = first;
-        const auto to = [&] { return tile + (row - first) * kGroup; };
-        for (; row + 4 <= last; row += 4) quantized_tile<P, 4>(x, row, at, to());
-        for (; row + 2 <= last; row += 2) quantized_tile<P, 2>(x, row, at, to());
-        for (; row < last; ++row) quantized_tile<P, 1>(x, row, at, to());
-        const std::int32_t* list = x.outlier_starts + first / kRowBlock;
-        add_outliers<P>(x.outliers + list[0], x.outliers + list[1], at, first, tile);
-        for (row = first; row < last; ++row) {
-          float* y = out.y + static_cast<std::size_t>(row) * out.stride +
-                     static_cast<std::size_t>(g) * kGroup;
-          const F sum = V::load(to());
-          V::store(y, out.accumulate ? V::add(V::load(y), sum) : sum);
-        }
-      }
+      int g = begin;
+      const auto at = [&] { return w.data + group * static_cast<std::size_t>(g); };
+      for (; g + 2 <= end; g += 2)
+        quantized_rows<P, 2>(x, first, at(), group, out.y + g * kGroup, out);
+      if (g < end) quantized_rows<P, 1>(x, first, at(), group, out.y + g * kGroup, out);
     }
   }
 

@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace kvfs::model::cpu {
@@ -69,60 +70,81 @@ struct Avx2 {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 
-  // One block (32 inputs) of eight outputs' weights, ready to be multiplied.
-  struct Nibbles {
-    __m256i group[8];  // [4 inputs of group g] × [8 outputs], unsigned
-  };
-  static Nibbles load_nibbles(const std::uint8_t* p) {
-    const __m256i low = _mm256_set1_epi8(15);
-    Nibbles w;
-#pragma GCC unroll 8
-    for (int g = 0; g < 4; ++g) {
-      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * g));
-      w.group[g] = _mm256_and_si256(x, low);
-      w.group[g + 4] = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+  // Exact products of one block (32 inputs) of Rows rows of int8 and Groups groups of 8 outputs:
+  // sums[r][g] = a's row r (at a + r · row) times group g's block (at w + g · group).
+  template <int Rows, int Groups>
+  static void nibble_dots(const std::uint8_t* w, std::size_t group, const std::int8_t* a, int row,
+                          F (&sums)[Rows][Groups]) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i sum[Rows][Groups];
+#pragma GCC unroll 4
+    for (int four = 0; four < 4; ++four) {
+      __m256i low[Groups];
+      __m256i high[Groups];
+#pragma GCC unroll 2
+      for (int g = 0; g < Groups; ++g) {
+        const __m256i x = load_bytes(w + static_cast<std::size_t>(g) * group + 32 * four);
+        low[g] = _mm256_and_si256(x, mask);
+        high[g] = _mm256_and_si256(_mm256_srli_epi16(x, 4), mask);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < Rows; ++r) {
+        const __m256i left = broadcast4(a + r * row + 4 * four);
+        const __m256i right = broadcast4(a + r * row + 4 * four + 16);
+#pragma GCC unroll 2
+        for (int g = 0; g < Groups; ++g) {
+          // 16 bits hold all: eight pairs of at most 2 · 15 · 127.
+          const __m256i pairs = _mm256_maddubs_epi16(low[g], left);
+          sum[r][g] = four == 0 ? pairs : _mm256_add_epi16(sum[r][g], pairs);
+          sum[r][g] = _mm256_add_epi16(sum[r][g], _mm256_maddubs_epi16(high[g], right));
+          keep_here(sum[r][g]);
+        }
+      }
     }
-    return w;
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 2
+      for (int g = 0; g < Groups; ++g) {
+        sums[r][g] = _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[r][g], _mm256_set1_epi16(1)));
+      }
+    }
   }
-  // Exact: 8 products of pairs, each at most 2·15·127, fit 16 bits.
-  static F dot(const Nibbles& w, const std::int8_t* a) {
-    __m256i even = _mm256_maddubs_epi16(w.group[0], four(a));
-    __m256i odd = _mm256_maddubs_epi16(w.group[1], four(a + 4));
+  template <int Rows, int Groups>
+  static void octet_dots(const std::uint8_t* w, std::size_t group, const std::int8_t* a, int row,
+                         F (&sums)[Rows][Groups]) {
+    __m256i sum[Rows][Groups];
 #pragma GCC unroll 8
-    for (int g = 2; g < 8; g += 2) {
-      even = _mm256_add_epi16(even, _mm256_maddubs_epi16(w.group[g], four(a + 4 * g)));
-      odd = _mm256_add_epi16(odd, _mm256_maddubs_epi16(w.group[g + 1], four(a + 4 * g + 4)));
+    for (int four = 0; four < 8; ++four) {
+#pragma GCC unroll 2
+      for (int g = 0; g < Groups; ++g) {
+        const __m256i x = load_bytes(w + static_cast<std::size_t>(g) * group + 32 * four);
+        const __m256i magnitude = _mm256_abs_epi8(x);
+#pragma GCC unroll 4
+        for (int r = 0; r < Rows; ++r) {
+          // |w| · (±a): a pair is at most 2 · 128 · 127, within 16 bits.
+          const __m256i pairs = _mm256_maddubs_epi16(
+              magnitude, _mm256_sign_epi8(broadcast4(a + r * row + 4 * four), x));
+          const __m256i words = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+          sum[r][g] = four == 0 ? words : _mm256_add_epi32(sum[r][g], words);
+          keep_here(sum[r][g]);
+        }
+      }
     }
-    const __m256i pairs = _mm256_add_epi16(even, odd);
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-
-  struct Octets {
-    const std::uint8_t* at;  // too many for registers: read where they are
-  };
-  static Octets load_octets(const std::uint8_t* p) { return {p}; }
-  // |w|·(±a): a pair is at most 2·128·127, within 16 bits.
-  static F dot(const Octets& w, const std::int8_t* a) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i total = _mm256_setzero_si256();
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; ++g) {
-      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.at + 32 * g));
-      const __m256i pairs =
-          _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(four(a + 4 * g), x));
-      total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 2
+      for (int g = 0; g < Groups; ++g) sums[r][g] = _mm256_cvtepi32_ps(sum[r][g]);
     }
-    return _mm256_cvtepi32_ps(total);
   }
 
   // Input k's weights of a block, one for each of the eight outputs.
   static F nibble_column(const std::uint8_t* p, int k) {
-    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * (k / 4 % 4)));
+    const __m256i x = load_bytes(p + 32 * (k / 4 % 4));
     const __m128i shift = _mm_cvtsi32_si128(8 * (k % 4) + (k < 16 ? 0 : 4));
     return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(x, shift), _mm256_set1_epi32(15)));
   }
   static F octet_column(const std::uint8_t* p, int k) {
-    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32 * (k / 4)));
+    const __m256i x = load_bytes(p + 32 * (k / 4));
     const __m128i shift = _mm_cvtsi32_si128(24 - 8 * (k % 4));
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(x, shift), 24));
   }
@@ -171,9 +193,15 @@ struct Avx2 {
   }
 
  private:
-  static __m256i four(const std::int8_t* a) {
+  // A sum stays a running sum: left alone, g++ keeps all terms and adds them up in the end, and
+  // spills every one.
+  static void keep_here(__m256i& x) { asm volatile("" : "+x"(x)); }
+  static __m256i load_bytes(const std::uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static __m256i broadcast4(const std::int8_t* p) {
     std::int32_t word;
-    __builtin_memcpy(&word, a, 4);
+    __builtin_memcpy(&word, p, 4);
     return _mm256_set1_epi32(word);
   }
 };

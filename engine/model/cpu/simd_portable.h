@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -82,35 +83,16 @@ struct Portable {
     return each([&](int i) { return fp16_to_float(p[i]); });
   }
 
-  struct Nibbles {
-    const std::uint8_t* at;
-  };
-  static Nibbles load_nibbles(const std::uint8_t* p) { return {p}; }
-  static F dot(const Nibbles& w, const std::int8_t* a) {
-    return each([&](int row) {
-      int total = 0;
-      for (int k = 0; k < 32; ++k) {
-        const int group = k / 4;
-        const int byte = w.at[32 * (group % 4) + 4 * row + k % 4];
-        total += (group < 4 ? byte & 15 : byte >> 4) * a[k];
-      }
-      return static_cast<float>(total);
-    });
+  template <int Rows, int Groups>
+  static void nibble_dots(const std::uint8_t* w, std::size_t group, const std::int8_t* a, int row,
+                          F (&sums)[Rows][Groups]) {
+    dots<Rows, Groups>(w, group, a, row, sums, nibble_column);
   }
-  struct Octets {
-    const std::uint8_t* at;
-  };
-  static Octets load_octets(const std::uint8_t* p) { return {p}; }
-  static F dot(const Octets& w, const std::int8_t* a) {
-    return each([&](int row) {
-      int total = 0;
-      for (int k = 0; k < 32; ++k) {
-        total += static_cast<std::int8_t>(w.at[32 * (k / 4) + 4 * row + k % 4]) * a[k];
-      }
-      return static_cast<float>(total);
-    });
+  template <int Rows, int Groups>
+  static void octet_dots(const std::uint8_t* w, std::size_t group, const std::int8_t* a, int row,
+                         F (&sums)[Rows][Groups]) {
+    dots<Rows, Groups>(w, group, a, row, sums, octet_column);
   }
-
   static F nibble_column(const std::uint8_t* p, int k) {
     return each([&](int row) {
       const int byte = p[32 * (k / 4 % 4) + 4 * row + k % 4];
@@ -143,6 +125,23 @@ struct Portable {
   }
 
  private:
+  // Integers below 2^24: fp32 sums them exactly.
+  template <int Rows, int Groups>
+  static void dots(const std::uint8_t* w, std::size_t group, const std::int8_t* a, int row,
+                   F (&sums)[Rows][Groups], F (*column)(const std::uint8_t*, int)) {
+    for (int r = 0; r < Rows; ++r) {
+      for (int g = 0; g < Groups; ++g) sums[r][g] = zero();
+    }
+    for (int k = 0; k < 32; ++k) {
+      for (int g = 0; g < Groups; ++g) {
+        const F weights = column(w + static_cast<std::size_t>(g) * group, k);
+        for (int r = 0; r < Rows; ++r) {
+          sums[r][g] = add(sums[r][g], mul(weights, all(static_cast<float>(a[r * row + k]))));
+        }
+      }
+    }
+  }
+
   template <class Fn>
   static F each(Fn fn) {
     F out;
