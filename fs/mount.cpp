@@ -23,7 +23,6 @@ constexpr milliseconds kStartBound{10000};
 constexpr milliseconds kTellBound{2000};  // the kernel hears of a new version before `done` is said
 constexpr milliseconds kSubmitBound{400};  // at the end, for prompts that were closed a moment ago
 constexpr milliseconds kAnswerBound{400};  // and for what the store still has to answer
-                                           // at the end, for what the store still has to answer
 
 }  // namespace
 
@@ -69,7 +68,9 @@ void Mount::Impl::stop() {
   loop.join();
   session->unmount();
   spooler::submit_closed(*context, std::chrono::steady_clock::now() + kSubmitBound);
-  if (!session->wait_requests(kAnswerBound)) {
+  if (session->wait_requests(kAnswerBound)) {
+    session->drop_opened();  // they keep versions in the store, which may be closed after this
+  } else {
     KVFS_WARN("{}: unmounted with requests that the store has not answered yet",
               context->mount_point);
   }
@@ -119,7 +120,7 @@ void Mount::job_changed(StateId state, const std::string& job) {
   spooler::settle(*impl_->context, state, job);
 }
 
-void Mount::state_changed(StateId state) {
+void Mount::state_changed(StateId state, std::function<void()> told) {
   Context& context = *impl_->context;
   std::set<std::pair<Ino, std::string>> entries;
   for (const NodePtr& node : context.nodes.of(state)) {
@@ -130,6 +131,7 @@ void Mount::state_changed(StateId state) {
     context.notifier.entry(directory, name);
     context.notifier.attributes(directory);
   }
+  context.notifier.then(std::move(told));
 }
 
 void Mount::on_unmounted(std::function<void()> callback) {

@@ -43,8 +43,9 @@ class Mount {
   // For the same listener: a job's status changed; a spooled file whose job ended vanishes.
   void job_changed(StateId state, const std::string& job);
   // For whoever changes the tree past the mount (HTTP, command line): names and attributes cached
-  // by the kernel for the state and its directory are dropped. Returns at once.
-  void state_changed(StateId state);
+  // by the kernel for the state and its directory are dropped. Returns at once; `told` is called
+  // from another thread when the kernel has heard of it.
+  void state_changed(StateId state, std::function<void()> told);
 
   // Called once, from a thread of the mount's own, when somebody else unmounted it. May not stop().
   void on_unmounted(std::function<void()> callback);

@@ -24,14 +24,20 @@ void Notifier::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Notifier::entry(Ino directory, std::string name) { post({directory, std::move(name)}); }
+void Notifier::entry(Ino directory, std::string name) { post({directory, std::move(name), {}}); }
 
-void Notifier::attributes(Ino ino) { post({ino, {}}); }
+void Notifier::attributes(Ino ino) { post({ino, {}, {}}); }
+
+void Notifier::then(std::function<void()> told) { post({0, {}, std::move(told)}); }
 
 void Notifier::post(Notice notice) {
   {
-    const std::lock_guard lock(mutex_);
-    if (session_ == nullptr || stopping_) return;
+    std::unique_lock lock(mutex_);
+    if (session_ == nullptr || stopping_) {
+      lock.unlock();
+      if (notice.then) notice.then();
+      return;
+    }
     queue_.push_back(std::move(notice));
     ++posted_;
   }
@@ -61,14 +67,16 @@ void Notifier::run() {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
-    if (stopping_) return;
+    if (stopping_) break;
     const Notice notice = std::move(queue_.front());
     queue_.pop_front();
     fuse_session* const session = session_;
     lock.unlock();
     // Failure says that the kernel does not know the inode or the name: then there is nothing to
     // tell.
-    if (notice.name.empty()) {
+    if (notice.then) {
+      notice.then();
+    } else if (notice.name.empty()) {
       fuse_lowlevel_notify_inval_inode(session, notice.ino, -1, 0);
     } else {
       fuse_lowlevel_notify_inval_entry(session, notice.ino, notice.name.data(), notice.name.size());
@@ -76,6 +84,12 @@ void Notifier::run() {
     lock.lock();
     ++told_;
     changed_.notify_all();
+  }
+  const std::deque<Notice> untold = std::move(queue_);
+  queue_.clear();
+  lock.unlock();
+  for (const Notice& notice : untold) {
+    if (notice.then) notice.then();
   }
 }
 

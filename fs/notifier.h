@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -32,6 +33,8 @@ class Notifier {
 
   void entry(Ino directory, std::string name);  // the name may stand for something else now
   void attributes(Ino ino);                     // size, times, mode may have changed
+  // Called once, on this thread, when what was posted before has been told (or never will be).
+  void then(std::function<void()> told);
 
   // Waits until what was posted before has been told, at most `bound`, and not at all while the
   // state is being removed (its removal may be what the kernel's lock and the caller wait for).
@@ -41,7 +44,8 @@ class Notifier {
  private:
   struct Notice {
     Ino ino = 0;
-    std::string name;  // none: attributes
+    std::string name;            // none: attributes
+    std::function<void()> then;  // set: nothing to tell but this
   };
   void post(Notice notice);
   void run();

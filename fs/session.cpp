@@ -70,7 +70,7 @@ Result<std::shared_ptr<Session>> Session::create(std::shared_ptr<Context> contex
 }
 
 Session::~Session() {
-  for (Opened* opened : opened_) delete opened;
+  drop_opened();
   if (fuse_ != nullptr) fuse_session_destroy(fuse_);
 }
 
@@ -157,6 +157,15 @@ void Session::cancel_parked() {
     parked = parked_;
   }
   for (const auto& request : parked) request->cancel(ECANCELED);
+}
+
+void Session::drop_opened() {
+  std::unordered_set<Opened*> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    dropped.swap(opened_);
+  }
+  for (const Opened* opened : dropped) delete opened;
 }
 
 std::uint64_t Session::keep(std::unique_ptr<Opened> opened) {

@@ -55,6 +55,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::uint64_t keep(std::unique_ptr<Opened> opened);
   static Opened& opened(std::uint64_t fh) { return *reinterpret_cast<Opened*>(fh); }
   std::unique_ptr<Opened> take(std::uint64_t fh);
+  void drop_opened();  // the loop has ended and nothing is unanswered
 
  private:
   explicit Session(std::shared_ptr<Context> context) : context_(std::move(context)) {}

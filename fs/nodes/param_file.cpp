@@ -165,6 +165,13 @@ Status known_param(Context& context, StateId state, const std::string& name) {
 void set_param(Context& context, StateId state, const std::string& name, const std::string& value,
                Done done) {
   if (const Status known = known_param(context, state, name); !known) return done(known);
+  if (name == "model") {
+    const std::string model = value.substr(0, value.find_last_not_of(" \t\n") + 1);
+    if (const auto card = context.catalog.card(model); !card) {
+      context.refusals.note(state, subject(name), card.error());
+      return done(fail(card.error()));
+    }
+  }
   sched::set_param(
       context.store, state, name, value,
       [alive = context.alive(), state, name, done = std::move(done)](const Status& status) {

@@ -31,9 +31,9 @@ MountedHouse::MountedHouse(std::unique_ptr<sched::test::House> house,
 
 MountedHouse::~MountedHouse() {
   unmount();
-  house_->scheduler().stop();
-  house_.reset();
+  house_->scheduler().stop();  // an event on its way may still reach the mount
   mount_.reset();
+  house_.reset();
   std::error_code ignored;
   stdfs::remove(root_, ignored);
 }

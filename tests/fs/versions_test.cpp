@@ -92,9 +92,10 @@ TEST_F(Versions, WhatChangedPastTheMountIsSeenOnceItWasSaid) {
   sched::rename_state(house_->house().store(), *id, {}, "t",
                       [&](const Status& status) { renamed.set_value(status); });
   ASSERT_TRUE(renamed.get_future().get());
-  house_->mounted().state_changed(*id);
-  EXPECT_TRUE(
-      eventually([&] { return !std::filesystem::exists(state); }, std::chrono::milliseconds(500)));
+  std::promise<void> told;
+  house_->mounted().state_changed(*id, [&] { told.set_value(); });
+  told.get_future().wait();
+  EXPECT_FALSE(std::filesystem::exists(state));
   EXPECT_EQ(read_file(states() / "t/text"), "text");
 }
 
