@@ -1,5 +1,6 @@
 #include "engine/sched/submission.h"
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 
@@ -32,10 +33,13 @@ Result<ParamMap> all_params(const ParamMap& of_state, const ParamMap& overrides)
   return out;
 }
 
-// Unset, a state goes on with the model that made it.
+// Unset, a state goes on with the model that made it. Its file may have been renamed: then the
+// default is tried, and check_model says whether it is the same.
 std::string choose_model(const ParamMap& params, const History& history, const Catalog& catalog) {
   if (const auto& set = params.at("model"); !set.empty()) return set;
-  return history.id ? history.version.model : catalog.default_name();
+  const auto names = catalog.names();
+  const bool known = history.id && std::ranges::find(names, history.version.model) != names.end();
+  return known ? history.version.model : catalog.default_name();
 }
 
 std::uint64_t fresh_seed() {

@@ -610,6 +610,16 @@ TEST(Scheduler, AModelIsUnloadedForAnother) {
   EXPECT_EQ(house.scheduler().loaded_models(), std::vector<std::string>{"other"});
 }
 
+TEST(Scheduler, AStateGoesOnWithTheModelThatMadeIt) {
+  FakeControls controls;
+  House house(controls, {"fake", "other"});
+  const StateId state = house.make("s", kGreedy);
+  house.go_on(state, "go", {{"model", "other"}});
+  const auto more = house.go_on(state, "on");
+  EXPECT_EQ(more.record.params.at("model"), "other");
+  EXPECT_EQ(house.version(state).model, "other");
+}
+
 // --- refusals -----------------------------------------------------------------------------------
 
 struct Refusal {
