@@ -90,9 +90,12 @@ Status Composition::start_server() {
                           .scheduler = *scheduler_,
                           .catalog = *catalog_,
                           .state_changed =
-                              [this](StateId state) {
-                                if (fs::Mount* mount = listening_mount_)
-                                  mount->state_changed(state);
+                              [this](StateId state, std::function<void()> told) {
+                                if (fs::Mount* mount = listening_mount_) {
+                                  mount->state_changed(state, std::move(told));
+                                } else {
+                                  told();
+                                }
                               },
                           .shut_down = [this] { lifetime_.request_end("asked to on the socket"); },
                           .mount_point = config_.no_mount ? std::string() : config_.mount.string(),

@@ -49,6 +49,21 @@ Status collect_tree(store::Store& store, StateId root, std::vector<StateId>& out
   return {};
 }
 
+// The store knows that a name is taken, not what its user can do.
+tl::unexpected<Error> refuse_place(Error error) {
+  if (error.code == ErrorCode::kExists && error.way_out.empty()) {
+    error.way_out = "choose another name, or remove that state first";
+  }
+  return fail(std::move(error));
+}
+
+// Who asked finds the tree on the mount as the answer says it is.
+boost::asio::awaitable<void> tell_mount(Services& services, StateId state) {
+  co_await completion<bool>([&](auto done) {
+    services.state_changed(state, [done = std::move(done)] { done(true); });
+  });
+}
+
 boost::asio::awaitable<Status> set_params(Services& services, StateId state,
                                           const sched::ParamMap& params) {
   for (const auto& [name, value] : params) {
@@ -56,7 +71,7 @@ boost::asio::awaitable<Status> set_params(Services& services, StateId state,
         [&](auto done) { sched::set_param(services.store, state, name, value, std::move(done)); });
     if (!status) co_return status;
   }
-  services.state_changed(state);
+  co_await tell_mount(services, state);
   co_return Status{};
 }
 
@@ -157,8 +172,8 @@ Answering post_state(Services& services, Call call) {
     sched::create_state(services.store, creation->place.parent, creation->place.name, owner, 0700,
                         creation->params, std::move(done));
   });
-  if (!id) co_return fail(id.error());
-  services.state_changed(*id);
+  if (!id) co_return refuse_place(id.error());
+  co_await tell_mount(services, *id);
   co_return facts_answer(services, *id, 201);
 }
 
@@ -170,7 +185,7 @@ Answering delete_state(Services& services, Call call) {
       sched::remove_state(services.store, services.scheduler, state, std::move(done));
     });
     if (!removed) co_return fail(removed.error());
-    services.state_changed(state);
+    co_await tell_mount(services, state);
   }
   co_return json_answer({{"removed", states->size()}});
 }
@@ -185,8 +200,8 @@ Answering patch_state(Services& services, Call call) {
       sched::rename_state(services.store, change->state, change->rename->parent,
                           change->rename->name, std::move(done));
     });
-    if (!renamed) co_return fail(renamed.error());
-    services.state_changed(change->state);
+    if (!renamed) co_return refuse_place(renamed.error());
+    co_await tell_mount(services, change->state);
   }
   co_return facts_answer(services, change->state, 200);
 }
@@ -199,8 +214,8 @@ Answering post_fork(Services& services, Call call) {
     sched::fork_state(services.store, forking->source, forking->place.parent, forking->place.name,
                       owner, std::move(done));
   });
-  if (!id) co_return fail(id.error());
-  services.state_changed(*id);
+  if (!id) co_return refuse_place(id.error());
+  co_await tell_mount(services, *id);
   co_return facts_answer(services, *id, 201);
 }
 

@@ -14,7 +14,8 @@ struct Services {
   store::Store& store;
   sched::Scheduler& scheduler;
   sched::Catalog& catalog;
-  std::function<void(StateId)> state_changed;  // tells the mount, if there is one; any thread
+  // Tells the mount, if there is one, and calls back when the kernel has heard of it; any thread.
+  std::function<void(StateId, std::function<void()> told)> state_changed;
   std::function<void()> shut_down;  // asks the daemon to end; returns at once; any thread
   std::string mount_point;          // "" without a mount
   std::string store_directory;

@@ -88,12 +88,13 @@ class ShellLife(DaemonTest):
     def test_ctrl_c_in_a_waiting_cat_returns_at_once(self):
         state = self.state(temperature=0, max_tokens=400)
         (state / "ask" / "slow").write_text("Tell me everything you know about whales, at length.")
-        cat = subprocess.Popen(["cat", state / "replies/slow"], stdout=subprocess.DEVNULL)
-        time.sleep(0.3)
+        cat = subprocess.Popen(["cat", state / "replies/slow"], stdout=subprocess.PIPE)
+        cat.stdout.read(1)  # it runs, and waits for more
         begin = time.monotonic()
         cat.send_signal(signal.SIGINT)
         cat.wait(timeout=5)
         self.assertLess(time.monotonic() - begin, 1)
+        cat.stdout.close()
         self.assertEqual(cat.returncode, -signal.SIGINT)
         os.unlink(state / "ask" / "slow")  # cancels
         wait_until(lambda: "cancel" in self.daemon.status_of(state, "slow"), 20, "canceled")
