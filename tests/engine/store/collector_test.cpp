@@ -2,7 +2,7 @@
 #include <atomic>
 #include <thread>
 
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 namespace kvfs::store {
 namespace {

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <deque>
 
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 int main(int argc, char** argv) {
   using namespace kvfs;

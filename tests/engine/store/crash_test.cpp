@@ -7,7 +7,7 @@
 
 #include <sys/wait.h>
 
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 namespace kvfs::store {
 namespace {

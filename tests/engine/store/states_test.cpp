@@ -1,5 +1,5 @@
 // The tree of states, what refers to versions, jobs and files beside them.
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 namespace kvfs::store {
 namespace {

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "engine/store/environment.h"
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 namespace kvfs::store {
 namespace {

@@ -2,7 +2,7 @@
 #include "engine/store/environment.h"
 #include "engine/store/keys.h"
 #include "engine/store/layouts.h"
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 namespace kvfs::store {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "codec/container/npy.h"
 #include "codec/container/safetensors.h"
-#include "fixture.h"
+#include "tests/engine/store/fixture.h"
 
 namespace kvfs::store {
 namespace {
