@@ -18,7 +18,7 @@
 #include "codec/base/log.h"
 #include "daemon/http/errors.h"
 #include "daemon/http/present.h"
-#include "daemon/http/utf8_stream.h"
+#include "engine/text/tokenizer.h"
 
 namespace kvfs::daemon::http {
 namespace {
@@ -62,7 +62,7 @@ struct Followed {
   std::string name;
   std::shared_ptr<sched::Reply> reply;  // with the scheduler and other readers
   std::uint64_t offset = 0;
-  Utf8Stream text;
+  text::Utf8Stream text;
   bool read_to_end = false;
   bool over = false;  // its last line was sent
 };
@@ -186,7 +186,7 @@ asio::awaitable<void> JobStream::pump(std::size_t index) {
       break;
     } else {
       job.offset += *bytes;
-      text = job.text.add(std::string_view(buffer).substr(0, *bytes));
+      text = job.text.push(std::string_view(buffer).substr(0, *bytes));
     }
     if (!text.empty()) co_await line(member("text", std::move(text)), index);
   }
