@@ -19,8 +19,8 @@ struct OpenDirectory : Opened {
   std::vector<Entry> entries;
 };
 
-OpenDirectory& opened(const fuse_file_info* file) {
-  return static_cast<OpenDirectory&>(Session::opened(file->fh));
+std::shared_ptr<OpenDirectory> opened(const fuse_file_info* file) {
+  return std::static_pointer_cast<OpenDirectory>(Session::opened(file->fh));
 }
 
 std::shared_ptr<Directory> find(fuse_req_t request, fuse_ino_t ino) {
@@ -120,14 +120,14 @@ Status refresh(OpenDirectory& open) {
 }
 
 void list(fuse_req_t request, std::size_t size, off_t offset, fuse_file_info* file, bool plus) {
-  OpenDirectory& open = opened(file);
-  const std::lock_guard lock(open.mutex);
-  if (offset == 0 || !open.listed) {
-    if (const Status status = refresh(open); !status) return reply_stale(request, status.error());
+  const auto open = opened(file);
+  const std::lock_guard lock(open->mutex);
+  if (offset == 0 || !open->listed) {
+    if (const Status status = refresh(*open); !status) return reply_stale(request, status.error());
   }
   Listing listing(request, size, plus);
-  for (auto i = static_cast<std::size_t>(offset); i < open.entries.size(); ++i) {
-    if (!listing.add(*open.directory, open.entries[i], static_cast<off_t>(i + 1))) break;
+  for (auto i = static_cast<std::size_t>(offset); i < open->entries.size(); ++i) {
+    if (!listing.add(*open->directory, open->entries[i], static_cast<off_t>(i + 1))) break;
   }
   listing.reply();
 }

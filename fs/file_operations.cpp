@@ -35,7 +35,7 @@ void setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int to_set
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0) {
     const auto size = static_cast<std::uint64_t>(wanted->st_size);
     if (file != nullptr) {
-      const Status status = handle_of(file).truncate(size);
+      const Status status = handle_of(file)->truncate(size);
       if (!status) return reply_error(request, status.error());
     } else {
       changes.size = size;
@@ -74,22 +74,23 @@ void open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
 
 void read(fuse_req_t request, fuse_ino_t /*ino*/, std::size_t size, off_t offset,
           fuse_file_info* file) {
-  handle_of(file).read(static_cast<std::uint64_t>(offset), size, later(request));
+  handle_of(file)->read(static_cast<std::uint64_t>(offset), size, later(request));
 }
 
 void write(fuse_req_t request, fuse_ino_t /*ino*/, const char* data, std::size_t size, off_t offset,
            fuse_file_info* file) {
-  handle_of(file).write(
-      static_cast<std::uint64_t>(offset), as_bytes({data, size}),
-      [answer = later(request)](const Result<std::size_t>& written) {
-        if (!written) return answer->fail(written.error());
-        answer->answer([&](fuse_req_t late) { fuse_reply_write(late, *written); });
-      });
+  const auto handle = handle_of(file);
+  handle->write(static_cast<std::uint64_t>(offset), as_bytes({data, size}),
+                [answer = later(request), handle](const Result<std::size_t>& written) {
+                  if (!written) return answer->fail(written.error());
+                  answer->answer([&](fuse_req_t late) { fuse_reply_write(late, *written); });
+                });
 }
 
 void flush(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
-  handle_of(file).flush(
-      [answer = later(request)](const Status& status) { answer->status(status); });
+  const auto handle = handle_of(file);
+  handle->flush(
+      [answer = later(request), handle](const Status& status) { answer->status(status); });
 }
 
 void release(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
@@ -102,7 +103,7 @@ void release(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
 void copy_file_range(fuse_req_t request, fuse_ino_t /*in*/, off_t /*in_offset*/,
                      fuse_file_info* in_file, fuse_ino_t /*out*/, off_t /*out_offset*/,
                      fuse_file_info* /*out_file*/, std::size_t /*size*/, int /*flags*/) {
-  const bool allowed = handle_of(in_file).allows_copy_file_range();
+  const bool allowed = handle_of(in_file)->allows_copy_file_range();
   fuse_reply_err(request, allowed ? EOPNOTSUPP : EINVAL);
 }
 

@@ -103,8 +103,9 @@ class ReadAnswer {
 
 enum class PageCache { kNone /* direct_io */, kUsual, kKept /* contents never change */ };
 
-// What an open file or directory keeps.
-class Opened {
+// What an open file or directory keeps. Shared by the kernel (until it releases it) and by the
+// operations that use it.
+class Opened : public std::enable_shared_from_this<Opened> {
  public:
   virtual ~Opened() = default;
 };

@@ -25,8 +25,8 @@ inline std::shared_ptr<Request> later(fuse_req_t request) {
   return std::make_shared<Request>(session_of(request).shared_from_this(), request);
 }
 
-inline Handle& handle_of(const fuse_file_info* file) {
-  return static_cast<Handle&>(Session::opened(file->fh));
+inline std::shared_ptr<Handle> handle_of(const fuse_file_info* file) {
+  return std::static_pointer_cast<Handle>(Session::opened(file->fh));
 }
 // The last descriptor is closed, or the open that was to give one did not arrive.
 inline void release_handle(Session& session, const fuse_file_info* file) {

@@ -160,25 +160,24 @@ void Session::cancel_parked() {
 }
 
 void Session::drop_opened() {
-  std::unordered_set<Opened*> dropped;
+  decltype(opened_) dropped;
   {
     const std::lock_guard lock(mutex_);
     dropped.swap(opened_);
   }
-  for (const Opened* opened : dropped) delete opened;
 }
 
 std::uint64_t Session::keep(std::unique_ptr<Opened> opened) {
+  const auto fh = reinterpret_cast<std::uint64_t>(opened.get());
   const std::lock_guard lock(mutex_);
-  opened_.insert(opened.get());
-  return reinterpret_cast<std::uint64_t>(opened.release());
+  opened_.emplace(fh, std::move(opened));
+  return fh;
 }
 
-std::unique_ptr<Opened> Session::take(std::uint64_t fh) {
-  std::unique_ptr<Opened> taken(&opened(fh));
+std::shared_ptr<Opened> Session::take(std::uint64_t fh) {
   const std::lock_guard lock(mutex_);
-  opened_.erase(taken.get());
-  return taken;
+  const auto kept = opened_.extract(fh);
+  return kept.mapped();
 }
 
 }  // namespace kvfs::fs

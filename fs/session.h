@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -53,8 +54,12 @@ class Session : public std::enable_shared_from_this<Session> {
   // --- what is open: the kernel does not release it when a mount ends
   // ------------------------------
   std::uint64_t keep(std::unique_ptr<Opened> opened);
-  static Opened& opened(std::uint64_t fh) { return *reinterpret_cast<Opened*>(fh); }
-  std::unique_ptr<Opened> take(std::uint64_t fh);
+  // For an operation that is not answered yet. It holds on to what it uses: once answered, another
+  // worker may release it.
+  static std::shared_ptr<Opened> opened(std::uint64_t fh) {
+    return reinterpret_cast<Opened*>(fh)->shared_from_this();
+  }
+  std::shared_ptr<Opened> take(std::uint64_t fh);
   void drop_opened();  // the loop has ended and nothing is unanswered
 
  private:
@@ -72,7 +77,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool ending_ = false;
   bool loop_ended_ = false;
   std::unordered_set<std::shared_ptr<Request>> parked_;
-  std::unordered_set<Opened*> opened_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<Opened>> opened_;
 };
 
 }  // namespace kvfs::fs
