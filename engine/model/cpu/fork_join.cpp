@@ -41,32 +41,36 @@ ForkJoin::~ForkJoin() {
 
 void ForkJoin::run(const Loop& loop) {
   loop_ = loop;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<std::uint32_t>(workers_.size()), std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  ticket_.store(std::uint64_t{loop.count} << 32, std::memory_order_release);
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
   work(0);
-  for (std::uint32_t left = busy_.load(std::memory_order_acquire); left != 0;
-       left = busy_.load(std::memory_order_acquire)) {
-    wait_while(busy_, left);
+  for (std::uint32_t done = done_.load(std::memory_order_acquire); done != loop.count;
+       done = done_.load(std::memory_order_acquire)) {
+    wait_while(done_, done);
   }
 }
 
+// A ticket is good for the loop it was drawn from and holds that loop open until its unit is done;
+// a worker that wakes up late draws a blank, or one of the next loop.
 void ForkJoin::work(int thread) {
-  for (int unit = next_.fetch_add(1, std::memory_order_relaxed); unit < loop_.count;
-       unit = next_.fetch_add(1, std::memory_order_relaxed)) {
-    loop_.call(loop_.context, unit, thread);
+  for (;;) {
+    const std::uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+    const auto unit = static_cast<std::uint32_t>(ticket);
+    const auto count = static_cast<std::uint32_t>(ticket >> 32);
+    if (unit >= count) return;
+    loop_.call(loop_.context, static_cast<int>(unit), thread);
+    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) done_.notify_one();
   }
 }
 
 void ForkJoin::serve(int thread) {
-  std::uint32_t seen = 0;
-  for (;;) {
+  for (std::uint32_t seen = 0;;) {
     wait_while(round_, seen);
-    ++seen;  // the owner starts no round before all are through with this one
+    seen = round_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_relaxed)) return;
     work(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
   }
 }
 

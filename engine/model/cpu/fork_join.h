@@ -1,9 +1,10 @@
 // A pool that splits one loop over its threads and waits for all of it.
 //
-// One owner thread calls for_each; it works too. Units are taken one by one from a counter, so a
-// thread that the system holds up delays nobody: which thread does a unit must not matter to its
-// result. Workers spin for a moment between loops (a forward pass has hundreds) and then sleep: an
-// idle pool costs nothing. Functions must not throw.
+// One owner thread calls for_each; it works too. Units are taken one by one, and the owner waits
+// for units, not for threads: a worker that the system holds up delays nobody unless it holds a
+// unit. Which thread does a unit must not matter to its result. Workers spin for a moment between
+// loops (a forward pass has hundreds) and then sleep: an idle pool costs nothing. Functions must
+// not throw.
 #pragma once
 
 #include <atomic>
@@ -31,7 +32,8 @@ class ForkJoin {
       for (int unit = 0; unit < count; ++unit) fn(unit, 0);
       return;
     }
-    run(Loop{count, const_cast<void*>(static_cast<const void*>(std::addressof(fn))),
+    run(Loop{static_cast<std::uint32_t>(count),
+             const_cast<void*>(static_cast<const void*>(std::addressof(fn))),
              [](void* context, int unit, int thread) {
                (*static_cast<std::remove_reference_t<Fn>*>(context))(unit, thread);
              }});
@@ -39,7 +41,7 @@ class ForkJoin {
 
  private:
   struct Loop {
-    int count = 0;
+    std::uint32_t count = 0;
     void* context = nullptr;
     void (*call)(void*, int unit, int thread) = nullptr;
   };
@@ -48,10 +50,10 @@ class ForkJoin {
   void work(int thread);
   void serve(int thread);
 
-  Loop loop_;                            // written by the owner while all workers wait
-  std::atomic<int> next_{0};             // unit
-  std::atomic<std::uint32_t> round_{0};  // grows with each loop; workers wait on it
-  std::atomic<std::uint32_t> busy_{0};   // workers not yet through with this round
+  Loop loop_;                             // read with a ticket alone, written when all are done
+  std::atomic<std::uint64_t> ticket_{0};  // units of the loop << 32 | the next unit
+  std::atomic<std::uint32_t> done_{0};    // units
+  std::atomic<std::uint32_t> round_{0};   // grows with each loop; workers wait on it
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
