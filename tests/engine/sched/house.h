@@ -2,11 +2,13 @@
 // tests ask of them in one line each. reopen() takes both down and up again.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/sched/scheduler.h"
@@ -14,6 +16,21 @@
 #include "tests/engine/sched/fake_model.h"
 
 namespace kvfs::sched::test {
+
+inline const ParamMap kGreedy{{"temperature", "0"}, {"max_tokens", "40"}};
+
+inline ParamMap greedy(int max_tokens) {
+  return {{"temperature", "0"}, {"max_tokens", std::to_string(max_tokens)}};
+}
+
+template <class Condition>
+bool eventually(const Condition& condition) {
+  for (int i = 0; i < 5000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
 
 struct Outcome {
   store::JobRecord record;
