@@ -62,22 +62,19 @@ Result<std::shared_ptr<VersionFiles>> VersionCache::get(VersionId id) {
   return files;
 }
 
-Result<std::unique_ptr<VersionPins>> VersionPins::hold(store::Store& store,
-                                                       const store::VersionRecord& record) {
-  std::unique_ptr<VersionPins> pins(new VersionPins(store));
-  pins->blocks_.reserve(record.blocks.size());
+Result<std::vector<store::BlockPin>> pin_blocks(store::Store& store,
+                                                const store::VersionRecord& record) {
+  std::vector<store::BlockPin> pins;
+  pins.reserve(record.blocks.size());
   for (const BlockId block : record.blocks) {
-    if (!store.pin(block)) {
+    auto pin = store.pin(block);
+    if (!pin) {
       return fail(ErrorCode::kNotFound, "an older version", "it was dropped",
                   "open the file again");
     }
-    pins->blocks_.push_back(block);
+    pins.push_back(*std::move(pin));
   }
   return pins;
-}
-
-VersionPins::~VersionPins() {
-  for (const BlockId block : blocks_) store_.unpin(block);
 }
 
 }  // namespace kvfs::fs

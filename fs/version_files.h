@@ -50,21 +50,8 @@ class VersionCache {
   std::list<Slot> recent_;  // newest first
 };
 
-// While it lives the version's blocks are not collected.
-class VersionPins {
- public:
-  // kNotFound: the version was dropped and some of them are gone already.
-  static Result<std::unique_ptr<VersionPins>> hold(store::Store& store,
-                                                   const store::VersionRecord& record);
-  ~VersionPins();
-  VersionPins(const VersionPins&) = delete;
-  VersionPins& operator=(const VersionPins&) = delete;
-
- private:
-  explicit VersionPins(store::Store& store) : store_(store) {}
-
-  store::Store& store_;
-  std::vector<BlockId> blocks_;
-};
+// kNotFound: the version was dropped and some of its blocks are gone already.
+Result<std::vector<store::BlockPin>> pin_blocks(store::Store& store,
+                                                const store::VersionRecord& record);
 
 }  // namespace kvfs::fs

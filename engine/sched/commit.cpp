@@ -98,30 +98,23 @@ void Committer::loop() {
 }
 
 void Committer::store_block(Block& block) {
-  Result<BlockId> id = BlockId{};
-  if (const auto* known = std::get_if<BlockId>(&block.block)) {
-    id = *known;
+  Result<store::BlockPin> pin = store::BlockPin{};
+  if (auto* known = std::get_if<store::BlockPin>(&block.block)) {
+    pin = std::move(*known);
   } else if (!failure(block.job)) {
-    id = store_.add_block(std::get<store::NewBlock>(block.block), block.dtype, block.codec);
-    // The pin takes the place of "just added", so that a job that fails leaves garbage behind, to
-    // be collected.
-    if (id) store_.pin(*id);
+    pin = store_.add_block(std::get<store::NewBlock>(block.block), block.dtype, block.codec);
   }
   {
     const std::lock_guard lock(mutex_);
     --blocks_queued_;
     Stored& stored = stored_[block.job.value];
-    if (!id) {
-      stored.error = id.error();
-    } else if (*id) {
-      stored.blocks.push_back(*id);
+    if (!pin) {
+      stored.error = pin.error();
+    } else if (pin->id()) {
+      stored.blocks.push_back(*std::move(pin));
     }
   }
   hooks_.settled(std::nullopt, {});
-}
-
-void Committer::unpin(const Stored& stored) {
-  for (const BlockId id : stored.blocks) store_.unpin(id);
 }
 
 Status Committer::commit(End& end, const Stored& stored,
@@ -140,7 +133,7 @@ Status Committer::commit(End& end, const Stored& stored,
                     "submit it again");
       }
       auto made = *end.version;
-      made.blocks.insert(made.blocks.end(), stored.blocks.begin(), stored.blocks.end());
+      for (const store::BlockPin& pin : stored.blocks) made.blocks.push_back(pin.id());
       KVFS_ASSIGN(version, tx.add_version(made));
       KVFS_TRY(tx.set_version(record.state, version));
       auto advanced = *state;
@@ -185,7 +178,7 @@ void Committer::finish(End& end) {
     done = commit(end, {}, dropped, version);
     if (!done) KVFS_ERROR("job {}: {}", end.record.name, done.error().message());
   }
-  unpin(stored);
+  stored.blocks.clear();  // the version keeps them now
 
   hooks_.settled(end.job, version);
   if (version) hooks_.listener({Event::Kind::kAdvanced, end.record.state, end.record.name});

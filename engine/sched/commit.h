@@ -27,8 +27,7 @@ class Committer {
  public:
   struct Block {  // the job's next block, in ascending order
     JobTicket job;
-    std::variant<store::NewBlock, BlockId>
-        block;  // an id: found by prefix, and pinned by the caller
+    std::variant<store::NewBlock, store::BlockPin> block;  // a pin: found by prefix
     DType dtype = DType::kBF16;
     chunk::CodecId codec = chunk::CodecId::kZh;
   };
@@ -64,7 +63,7 @@ class Committer {
 
  private:
   struct Stored {
-    std::vector<BlockId> blocks;  // pinned
+    std::vector<store::BlockPin> blocks;
     std::optional<Error> error;
   };
 
@@ -73,7 +72,6 @@ class Committer {
   void finish(End& end);
   Status commit(End& end, const Stored& stored,
                 const std::vector<std::pair<JobId, std::string>>& dropped, VersionId& version);
-  void unpin(const Stored& stored);
 
   store::Store& store_;
   JobTable& table_;

@@ -33,10 +33,7 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
   ++on_.jobs;
 }
 
-RunningJob::~RunningJob() {
-  for (const auto& [index, id] : known_) store_.unpin(id);
-  --on_.jobs;
-}
+RunningJob::~RunningJob() { --on_.jobs; }
 
 std::uint64_t RunningJob::tokens_to_come() const {
   const std::int64_t more = generates() ? setup_.params.max_tokens : 0;
@@ -74,8 +71,9 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
     chain_.close_before(index, tokens_);
     const auto id =
         store_.find_prefix(chain_.previous(index), chain_.key(index, block_is), block_is);
-    if (!id || !store_.pin(*id)) break;
-    known_.emplace(index, *id);
+    auto pin = id ? store_.pin(*id) : std::nullopt;
+    if (!pin) break;
+    known_.emplace(index, *std::move(pin));
     KVFS_ASSIGN(auto block, store_.block(*id));
     found.push_back(std::move(block));
     covered = block_is.back().position + 1;
@@ -95,11 +93,7 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
 Status RunningJob::taken() {
   reader_.reset();
   KVFS_TRY(on_.model->set_next_pos(*sequence_, taking_to_));
-  const auto tail = known_.find(taking_to_ / kBlockTokens);
-  if (tail != known_.end() && generates()) {  // it will grow into another block
-    store_.unpin(tail->second);
-    known_.erase(tail);
-  }
+  if (generates()) known_.erase(taking_to_ / kBlockTokens);  // it will grow into another block
   after_reading();
   return {};
 }
@@ -215,12 +209,12 @@ Result<std::optional<Committer::Block>> RunningJob::next_block() {
   if (!full && (stage_ != Stage::kDraining || drained())) return std::nullopt;
 
   Committer::Block out{.job = ticket(),
-                       .block = BlockId{},
+                       .block = store::BlockPin{},
                        .dtype = on_.model->info().kv_dtype,
                        .codec = setup_.params.codec};
   chain_.close_before(next_out_, tokens_);
   if (const auto known = known_.find(next_out_); known != known_.end()) {
-    out.block = known->second;  // its pin goes along
+    out.block = std::move(known->second);
     known_.erase(known);
   } else {
     KVFS_ASSIGN(out.block, copy_out(next_out_));

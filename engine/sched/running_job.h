@@ -112,7 +112,7 @@ class RunningJob {
   std::vector<float> logits_;              // [vocab_size]
   ReplyText text_;
   KeyChain chain_;
-  std::map<std::int32_t, BlockId> known_;  // found by prefix, pinned, not yet handed over
+  std::map<std::int32_t, store::BlockPin> known_;  // found by prefix, not yet handed over
   std::unique_ptr<KvReader> reader_;
   Position taking_to_ = 0;
   std::int32_t looked_up_ = -1;  // block whose prefix was looked for last

@@ -2,51 +2,29 @@
 
 namespace kvfs::store {
 
-void BlockPins::added(BlockId id) {
-  std::lock_guard lock(mutex_);
-  ++holds_[id].additions;
-}
-
-bool BlockPins::found(BlockId id) {
-  std::lock_guard lock(mutex_);
-  if (dying_.contains(id)) return false;
-  ++holds_[id].additions;
-  return true;
-}
-
-void BlockPins::not_added(BlockId id) { referred({&id, 1}); }
-
 bool BlockPins::pin(BlockId id) {
   std::lock_guard lock(mutex_);
   if (dying_.contains(id)) return false;
-  Holds& holds = holds_[id];
-  ++holds.pins;
-  if (holds.additions > 0) --holds.additions;
+  ++pins_[id];
   return true;
+}
+
+void BlockPins::pin_added(BlockId id) {
+  std::lock_guard lock(mutex_);
+  ++pins_[id];
 }
 
 bool BlockPins::unpin(BlockId id) {
   std::lock_guard lock(mutex_);
-  const auto it = holds_.find(id);
-  if (it == holds_.end() || it->second.pins == 0) return false;
-  --it->second.pins;
-  forget_if_free(id);
-  return !holds_.contains(id);
-}
-
-void BlockPins::referred(std::span<const BlockId> ids) {
-  std::lock_guard lock(mutex_);
-  for (BlockId id : ids) {
-    const auto it = holds_.find(id);
-    if (it == holds_.end()) continue;
-    if (it->second.additions > 0) --it->second.additions;
-    forget_if_free(id);
-  }
+  const auto it = pins_.find(id);
+  if (it == pins_.end() || --it->second > 0) return false;
+  pins_.erase(it);
+  return true;
 }
 
 bool BlockPins::kill(BlockId id) {
   std::lock_guard lock(mutex_);
-  if (holds_.contains(id)) return false;
+  if (pins_.contains(id)) return false;
   dying_.insert(id);
   return true;
 }
@@ -54,11 +32,6 @@ bool BlockPins::kill(BlockId id) {
 void BlockPins::dead(BlockId id) {
   std::lock_guard lock(mutex_);
   dying_.erase(id);
-}
-
-void BlockPins::forget_if_free(BlockId id) {
-  const auto it = holds_.find(id);
-  if (it->second.pins == 0 && it->second.additions == 0) holds_.erase(it);
 }
 
 }  // namespace kvfs::store

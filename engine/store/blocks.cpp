@@ -115,7 +115,6 @@ Result<BlockId> put_block(Txn& txn, Counters& counters, const BlockRecord& block
 
 Status refer_to_block(TransactionScope& scope, BlockId id) {
   KVFS_ASSIGN(const std::uint32_t references, read_references(scope.txn, id));
-  scope.referred.push_back(id);
   return put_references(scope.txn, id, references + 1);
 }
 

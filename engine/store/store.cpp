@@ -70,7 +70,6 @@ struct Store::Impl {
     KVFS_ASSIGN(const Txn txn, environment->begin_read());
     return read(txn);
   }
-  std::optional<BlockId> find_whole(const BlockRecord& record);
   void write(std::function<Status(WriteTransaction&)> body, Writer::Done done);
 
   // In order of construction; each uses those above it.
@@ -201,11 +200,14 @@ Result<VerifyReport> Store::verify() { return store::verify(*impl_->environment,
 
 // --- writing ------------------------------------------------------------------------------------
 
-Result<BlockId> Store::add_block(const NewBlock& block, DType dtype, chunk::CodecId codec) {
+Result<BlockPin> Store::add_block(const NewBlock& block, DType dtype, chunk::CodecId codec) {
   KVFS_ASSIGN(BlockBuilder builder,
               BlockBuilder::prepare(block, dtype, codec, impl_->chunks, impl_->pool));
   if (const BlockRecord* record = builder.known_record()) {
-    if (const auto id = impl_->find_whole(*record)) return *id;
+    const auto found = impl_->reading([&](const Txn& txn) { return find_block(txn, *record); });
+    if (found && *found) {
+      if (auto kept = pin(**found)) return *std::move(kept);
+    }
   }
   std::size_t weight = builder.weight();
   if (weight > kTransactionBytes) {
@@ -219,43 +221,35 @@ Result<BlockId> Store::add_block(const NewBlock& block, DType dtype, chunk::Code
     }
     weight = 0;
   }
-  BlockId id;
-  const Status status = impl_->writer.run(
+  BlockPin added;
+  KVFS_TRY(impl_->writer.run(
       [&](Txn& txn) -> Status {
-        KVFS_ASSIGN(id, builder.put(txn, impl_->chunks));
-        impl_->pins.added(id);
+        KVFS_ASSIGN(const BlockId id, builder.put(txn, impl_->chunks));
+        impl_->pins.pin_added(id);
+        added = BlockPin(*this, id);
         return {};
       },
-      weight);
-  if (!status) {
-    if (id) impl_->pins.not_added(id);
-    return fail(status.error());
-  }
-  return id;
+      weight));
+  return added;
 }
 
-// The block equal to record, kept alive as if it had just been added.
-std::optional<BlockId> Store::Impl::find_whole(const BlockRecord& record) {
-  const auto found = reading([&](const Txn& txn) { return find_block(txn, record); });
-  if (!found || !*found || !pins.found(**found)) return std::nullopt;
-  // It may have died between the look and the hold; from now on it cannot.
-  const auto alive = reading([&](const Txn& txn) { return read_references(txn, **found); });
-  if (alive) return *found;
-  pins.not_added(**found);
-  return std::nullopt;
-}
-
-bool Store::pin(BlockId id) {
-  if (!impl_->pins.pin(id)) return false;
+std::optional<BlockPin> Store::pin(BlockId id) {
+  if (!impl_->pins.pin(id)) return std::nullopt;
+  BlockPin kept(*this, id);
+  // It may have died between the look and the pin; from now on it cannot.
   const auto alive = impl_->reading([&](const Txn& txn) { return read_references(txn, id); });
-  if (!alive) unpin(id);
-  return alive.has_value();
+  if (!alive) return std::nullopt;
+  return kept;
 }
 
 void Store::unpin(BlockId id) {
   if (!impl_->pins.unpin(id)) return;
   const auto references = impl_->reading([&](const Txn& txn) { return read_references(txn, id); });
   if (references && *references == 0) impl_->collector.orphaned({id});
+}
+
+BlockPin::~BlockPin() {
+  if (store_ != nullptr) store_->unpin(id_);
 }
 
 Status Store::write(const std::function<Status(WriteTransaction&)>& body) {
@@ -273,28 +267,20 @@ void Store::write_async(std::function<Status(WriteTransaction&)> body,
 }
 
 void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::Done done) {
-  struct AfterCommit {
-    std::vector<BlockId> referred;
-    std::vector<BlockId> orphans;
-  };
   // Owned by the task's two functions, which std::function wants to be copyable.
-  auto after = std::make_shared<AfterCommit>();
+  auto orphans = std::make_shared<std::vector<BlockId>>();
   writer.submit(
-      [body = std::move(body), after](Txn& txn) -> Status {
+      [body = std::move(body), orphans](Txn& txn) -> Status {
         KVFS_ASSIGN(Counters counters, load_counters(txn));
         TransactionScope scope{.txn = txn, .counters = counters};
         WriteTransaction transaction(scope);
         KVFS_TRY(body(transaction));
         KVFS_TRY(finish_transaction(scope));
-        after->referred = std::move(scope.referred);
-        after->orphans = std::move(scope.orphans);
+        *orphans = std::move(scope.orphans);
         return {};
       },
-      [this, done = std::move(done), after](Status status) {
-        if (status) {
-          pins.referred(after->referred);
-          collector.orphaned(after->orphans);
-        }
+      [this, done = std::move(done), orphans](Status status) {
+        if (status) collector.orphaned(*orphans);
         done(std::move(status));
       });
 }

@@ -21,6 +21,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/store/block_pin.h"
 #include "engine/store/records.h"
 
 namespace kvfs::store {
@@ -96,16 +97,12 @@ class Store {
   Result<VerifyReport> verify();
 
   // --- writing -------------------------------------------------------------------------------
-  // Encodes, deduplicates (byte compare on a hit) and stores a block's chunks and its record, with
-  // no reference yet: it lives until the process ends or a version refers to it. Durable only with
-  // that version. Encoding and hashing run in the codec pool; the caller waits. Equal blocks give
-  // one id.
-  Result<BlockId> add_block(const NewBlock& block, DType dtype, chunk::CodecId codec);
-  // Blocks that were added (or found by prefix) and must outlive a collection until they are
-  // referred to. Pins are counted. False, and nothing pinned, when the block is gone: as if never
-  // found.
-  bool pin(BlockId id);
-  void unpin(BlockId id);
+  // Encodes, deduplicates (byte compare on a hit) and stores a block's chunks and its record. It
+  // lives while its pin does, then while a version lists it. Durable only with that version.
+  // Encoding and hashing run in the codec pool; the caller waits. Equal blocks give one id.
+  Result<BlockPin> add_block(const NewBlock& block, DType dtype, chunk::CodecId codec);
+  // Nothing when the block is gone: as if never found.
+  std::optional<BlockPin> pin(BlockId id);
 
   Status write(const std::function<Status(WriteTransaction&)>& body);
   void write_async(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done);
@@ -115,8 +112,11 @@ class Store {
   Result<std::uint64_t> collect();
 
  private:
+  friend class BlockPin;
   struct Impl;
   explicit Store(std::unique_ptr<Impl> impl);
+  void unpin(BlockId id);
+
   std::unique_ptr<Impl> impl_;
 };
 

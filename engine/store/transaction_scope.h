@@ -12,9 +12,8 @@ namespace kvfs::store {
 struct TransactionScope {
   Txn& txn;
   Counters counters;
-  std::set<VersionId> loose;      // versions that may have lost or never had a reference
-  std::vector<BlockId> referred;  // blocks that gained one
-  std::vector<BlockId> orphans;   // blocks that lost their last one
+  std::set<VersionId> loose;     // versions that may have lost or never had a reference
+  std::vector<BlockId> orphans;  // blocks that lost their last one
 };
 
 // Drops the loose versions that nothing refers to and writes the counters.

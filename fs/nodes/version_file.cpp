@@ -12,7 +12,7 @@ constexpr int kTries = 4;  // against a state that advances while it is looked a
 
 class ViewHandle : public Handle {
  public:
-  ViewHandle(std::unique_ptr<VersionPins> pins, std::shared_ptr<store::FileView> view)
+  ViewHandle(std::vector<store::BlockPin> pins, std::shared_ptr<store::FileView> view)
       : pins_(std::move(pins)), view_(std::move(view)) {}
 
   PageCache page_cache() const override { return PageCache::kKept; }
@@ -25,7 +25,7 @@ class ViewHandle : public Handle {
   }
 
  private:
-  const std::unique_ptr<VersionPins> pins_;
+  const std::vector<store::BlockPin> pins_;
   const std::shared_ptr<store::FileView> view_;  // shared by the handles of a version's file
 };
 
@@ -81,7 +81,7 @@ bool VersionFile::fresh() {
 Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
   KVFS_TRY(refuse_writing(flags));
   KVFS_ASSIGN(const auto files, context_.versions.get(version_));
-  KVFS_ASSIGN(auto pins, VersionPins::hold(context_.store, files->record()));
+  KVFS_ASSIGN(auto pins, pin_blocks(context_.store, files->record()));
   // Pins keep blocks, not the version: one that was dropped before them may lack some.
   KVFS_TRY(context_.store.version(version_));
   KVFS_ASSIGN(auto view, files->view(part_));

@@ -72,7 +72,7 @@ class StoreBench : public benchmark::Fixture {
       }
     }
   }
-  BlockId add() { return store->add_block(block, DType::kBF16, chunk::CodecId::kZh).value(); }
+  BlockPin add() { return store->add_block(block, DType::kBF16, chunk::CodecId::kZh).value(); }
 
   std::unique_ptr<Store> store;
   NewBlock block;
@@ -94,7 +94,8 @@ BENCHMARK_DEFINE_F(StoreBench, Commit)(benchmark::State& state) {
     state.PauseTiming();
     vary();
     state.ResumeTiming();
-    version.blocks = {add()};
+    const BlockPin pin = add();
+    version.blocks = {pin.id()};
     const Status status = store->write([&](WriteTransaction& t) -> Status {
       KVFS_ASSIGN(const VersionId next, t.add_version(version));
       return t.set_version(id, next);
@@ -109,7 +110,7 @@ BENCHMARK_REGISTER_F(StoreBench, Commit)
     ->Unit(benchmark::kMillisecond);
 
 BENCHMARK_DEFINE_F(StoreBench, Restore)(benchmark::State& state) {
-  const BlockRecord record = store->block(add()).value();
+  const BlockRecord record = store->block(add().id()).value();
   for (auto _ : state) {
     for (const Segment& segment : record.segments) {
       benchmark::DoNotOptimize(store->read_segment(segment).value());
@@ -123,7 +124,7 @@ BENCHMARK_REGISTER_F(StoreBench, Restore)
     ->Unit(benchmark::kMillisecond);
 
 BENCHMARK_DEFINE_F(StoreBench, AddAKnownBlock)(benchmark::State& state) {
-  add();
+  const BlockPin kept = add();
   for (auto _ : state) benchmark::DoNotOptimize(add());
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(bytes_of(block)));
 }

@@ -230,10 +230,10 @@ TEST(History, ImportedVersionsNeverEnterThePrefixIndex) {
     std::ranges::fill(piece->value, std::uint8_t{0});
     lie.pieces.push_back(*piece);
   }
-  const auto lie_id = house.store().add_block(lie, forged.kv_dtype, forged.codec);
-  ASSERT_TRUE(lie_id);
+  const auto lie_pin = house.store().add_block(lie, forged.kv_dtype, forged.codec);
+  ASSERT_TRUE(lie_pin);
   const StateId imported = house.make("imported");
-  forged.blocks = {*lie_id};
+  forged.blocks = {lie_pin->id()};
   forged.origin = store::Origin::kImported;
   ASSERT_TRUE(house.store().write([&](store::WriteTransaction& tx) -> Status {
     KVFS_ASSIGN(const auto id, tx.add_version(forged));

@@ -44,7 +44,7 @@ TEST_F(CollectorTest, WhatAnotherStateSharesStays) {
   expect_sound();
 }
 
-TEST_F(CollectorTest, AddedBlocksLiveUntilAVersionRefersToThemAndGoesAgain) {
+TEST_F(CollectorTest, AddedBlocksLiveUntilAVersionListsThemAndGoesAgain) {
   const BlockId block = add(model.block(1, 0));
   ASSERT_TRUE(store->collect());
   EXPECT_TRUE(store->block(block));
@@ -55,36 +55,41 @@ TEST_F(CollectorTest, AddedBlocksLiveUntilAVersionRefersToThemAndGoesAgain) {
 }
 
 TEST_F(CollectorTest, ABlockAddedTwiceOutlivesTheFirstVersion) {
-  const BlockId first = add(model.block(1, 0)), second = add(model.block(1, 0));
-  ASSERT_EQ(first, second);
+  const BlockId first = add(model.block(1, 0));
+  const auto second = store->add_block(model.block(1, 0), DType::kBF16, chunk::CodecId::kZh);
+  ASSERT_EQ(first, second->id());
   remove(add_state("a", std::vector{first}));
   ASSERT_TRUE(store->collect());
-  EXPECT_TRUE(add_state("b", std::vector{second}));
+  EXPECT_TRUE(add_state("b", std::vector{second->id()}));
   expect_sound();
+}
+
+TEST_F(CollectorTest, OthersWhoReadABlockDoNotUnpinIt) {
+  const BlockId block = add(model.block(1, 0));
+  store->pin(block).reset();
+  ASSERT_TRUE(store->collect());
+  EXPECT_TRUE(store->block(block));
 }
 
 TEST_F(CollectorTest, PinnedBlocksStayUntilUnpinned) {
   const BlockId block = add(model.block(1, 0));
   const StateId state = add_state("a", std::vector{block});
-  ASSERT_TRUE(store->pin(block));
-  ASSERT_TRUE(store->pin(block));
+  auto one = store->pin(block), two = store->pin(block);
+  ASSERT_TRUE(one && two);
   remove(state);
+  one.reset();
   ASSERT_TRUE(store->collect());
   EXPECT_TRUE(store->block(block));
-  store->unpin(block);
-  ASSERT_TRUE(store->collect());
-  EXPECT_TRUE(store->block(block));
-  store->unpin(block);
+  two.reset();
   ASSERT_TRUE(store->collect());
   EXPECT_FALSE(store->block(block));
   EXPECT_FALSE(store->pin(block));
   EXPECT_EQ(store->statistics(), StoreStatistics{});
 }
 
-TEST_F(CollectorTest, AnUnpinnedBlockThatNothingCameToReferToGoes) {
+TEST_F(CollectorTest, AnUnpinnedBlockThatNothingCameToListGoes) {
   const BlockId block = add(model.block(1, 0));
-  ASSERT_TRUE(store->pin(block));
-  store->unpin(block);
+  pins.clear();
   ASSERT_TRUE(store->collect());
   EXPECT_FALSE(store->block(block));
 }

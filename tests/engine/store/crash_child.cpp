@@ -24,10 +24,12 @@ int main(int argc, char** argv) {
   std::deque<std::pair<std::string, StateId>> alive;
   for (unsigned i = static_cast<unsigned>(std::atoi(argv[2]));; ++i) {
     std::vector<BlockId> blocks;
+    std::vector<BlockPin> pins;
     for (int b = 0; b < 3; ++b) {  // the first is shared by all
-      auto id = store.add_block(model.block(b == 0 ? 0 : i, b), DType::kBF16, chunk::CodecId::kZh);
-      if (!id) return 1;
-      blocks.push_back(*id);
+      auto pin = store.add_block(model.block(b == 0 ? 0 : i, b), DType::kBF16, chunk::CodecId::kZh);
+      if (!pin) return 1;
+      blocks.push_back(pin->id());
+      pins.push_back(*std::move(pin));
     }
     const std::string name = "s" + std::to_string(i);
     std::string root;

@@ -85,16 +85,20 @@ class StoreTest : public ::testing::Test {
   void SetUp() override { reopen(); }
 
   void reopen(std::uint64_t map_bytes = std::uint64_t{1} << 30) {
+    pins.clear();
     store.reset();
     auto opened = Store::open({.directory = directory.path(), .map_bytes = map_bytes});
     ASSERT_TRUE(opened) << opened.error().message();
     store = *std::move(opened);
   }
 
+  // Pinned until the next state is there.
   BlockId add(const NewBlock& block) {
-    auto id = store->add_block(block, DType::kBF16, chunk::CodecId::kZh);
-    EXPECT_TRUE(id) << id.error().message();
-    return id.value_or(BlockId{});
+    auto pin = store->add_block(block, DType::kBF16, chunk::CodecId::kZh);
+    EXPECT_TRUE(pin) << pin.error().message();
+    if (!pin) return {};
+    pins.push_back(*std::move(pin));
+    return pins.back().id();
   }
 
   // A state of `blocks` blocks made from the seed.
@@ -112,6 +116,7 @@ class StoreTest : public ::testing::Test {
       KVFS_ASSIGN(id, t.create_state({.parent = parent, .name = name, .version = version}));
       return {};
     });
+    pins.clear();
     return id;
   }
 
@@ -151,6 +156,7 @@ class StoreTest : public ::testing::Test {
   TempDirectory directory;
   TestModel model;
   std::unique_ptr<Store> store;
+  std::vector<BlockPin> pins;
 };
 
 }  // namespace kvfs::store

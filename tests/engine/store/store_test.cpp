@@ -77,7 +77,8 @@ TEST_F(StoreTest, ABlockLargerThanATransactionIsAddedInParts) {
   const auto id = store->add_block(block, DType::kBF16, chunk::CodecId::kRaw);
   ASSERT_TRUE(id) << id.error().message();
   EXPECT_EQ(store->statistics().bytes_stored, std::uint64_t{96} << 20);
-  EXPECT_EQ(store->read_segment(store->block(*id)->segments[47])->value, block.pieces[47].value);
+  EXPECT_EQ(store->read_segment(store->block(id->id())->segments[47])->value,
+            block.pieces[47].value);
 }
 
 TEST_F(StoreTest, UncommittedWritesAreNeverSeen) {
@@ -225,7 +226,7 @@ TEST_F(StoreTest, AFullStoreSaysSoAndKeepsWhatItHad) {
     }
     StateId id;
     const Status status = store->write([&](WriteTransaction& t) -> Status {
-      KVFS_ASSIGN(const VersionId version, t.add_version(model.version({*block})));
+      KVFS_ASSIGN(const VersionId version, t.add_version(model.version({block->id()})));
       KVFS_ASSIGN(id, t.create_state({.name = "s" + std::to_string(i), .version = version}));
       return {};
     });
