@@ -1,5 +1,5 @@
-// The arithmetic of the forward pass, one function for each piece, in two builds with equal bits:
-// AVX2+FMA+F16C, and portable C++.
+// The arithmetic of the forward pass, one function for each piece, in several builds with equal
+// bits: AVX-512 VNNI, AVX VNNI, AVX2+FMA+F16C, and portable C++.
 //
 // "Same history, same bits" rests here: an output element is always computed by the same operations
 // in the same order, whatever the number of rows, the tile it falls in, or the thread. Integer sums
@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "codec/base/ids.h"
 
@@ -95,7 +96,7 @@ struct AttendPage {
 inline constexpr int kAttendPositions = 8;
 
 struct Kernels {
-  const char* name;  // "avx2", "portable"
+  const char* name;  // "avx512vnni", "avxvnni", "avx2", "portable"
 
   // out[i] = x[i] · weight[i] / sqrt(mean(x²) + epsilon)
   void (*rms_norm)(const float* x, const float* weight, float epsilon, int n, float* out);
@@ -125,7 +126,7 @@ struct Kernels {
 };
 
 const Kernels& portable_kernels();
-const Kernels* avx2_kernels();  // null where the CPU or the build lacks it
+std::vector<const Kernels*> usable_kernels();  // by this CPU and build, the fastest first
 const Kernels& best_kernels();
 
 }  // namespace kvfs::model::cpu

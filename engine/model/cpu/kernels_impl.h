@@ -141,7 +141,7 @@ struct KernelsOf {
                              std::size_t group, float* to) {
     const int blocks = x.columns / kBlock;
     F total[Rows][Groups];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Rows * Groups; ++i) total[i / Groups][i % Groups] = V::zero();
     const std::int8_t* values = x.values + static_cast<std::size_t>(row) * x.columns;
     const float* scales = x.scales + static_cast<std::size_t>(row) * blocks;
@@ -156,7 +156,7 @@ struct KernelsOf {
       for (int g = 0; g < Groups; ++g) {
         const F d = block_d<P>(w + static_cast<std::size_t>(g) * group);
         const F m = block_m<P>(w + static_cast<std::size_t>(g) * group, d);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
           total[r][g] = V::fma(dot[r][g], V::mul(d, V::all(scales[r * blocks + b])), total[r][g]);
           if constexpr (P != Packing::kQ8_0)
@@ -164,7 +164,7 @@ struct KernelsOf {
         }
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Rows * Groups; ++i) {
       V::store(to + i / Groups * kTileWidth + i % Groups * kGroup, total[i / Groups][i % Groups]);
     }
@@ -179,6 +179,9 @@ struct KernelsOf {
     const int last = std::min(x.rows, first + kRowBlock);
     int row = first;
     const auto to = [&] { return tile + (row - first) * kTileWidth; };
+    if constexpr (V::kTileRows >= 8) {
+      for (; row + 8 <= last; row += 8) quantized_tile<P, 8, Groups>(x, row, w, group, to());
+    }
     for (; row + 4 <= last; row += 4) quantized_tile<P, 4, Groups>(x, row, w, group, to());
     for (; row + 2 <= last; row += 2) quantized_tile<P, 2, Groups>(x, row, w, group, to());
     for (; row < last; ++row) quantized_tile<P, 1, Groups>(x, row, w, group, to());

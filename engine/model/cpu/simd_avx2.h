@@ -1,7 +1,8 @@
 // Eight fp32 lanes on AVX2, FMA and F16C: one of the two machines the kernels are written for.
 //
-// Included only by files compiled with -mavx2 -mfma -mf16c -ffp-contract=off. The portable machine
-// (simd_portable.h) does the same operations on the same lanes in the same order: equal bits.
+// Included only by files compiled with -mavx2 -mfma -mf16c -ffp-contract=off, or more. The portable
+// machine (simd_portable.h) does the same operations on the same lanes in the same order: equal
+// bits. In an unnamed namespace: each of those files keeps the code made with its own flags.
 #pragma once
 
 #include <immintrin.h>
@@ -10,9 +11,11 @@
 #include <cstdint>
 
 namespace kvfs::model::cpu {
+namespace {
 
 struct Avx2 {
   using F = __m256;
+  static constexpr int kTileRows = 4;  // of a quantized product: as many as 16 registers hold
 
   static F zero() { return _mm256_setzero_ps(); }
   static F all(float x) { return _mm256_set1_ps(x); }
@@ -192,7 +195,7 @@ struct Avx2 {
     return _mm_cvtsi128_si32(s) + _mm_extract_epi32(s, 1);
   }
 
- private:
+ protected:
   // A sum stays a running sum: left alone, g++ keeps all terms and adds them up in the end, and
   // spills every one.
   static void keep_here(__m256i& x) { asm volatile("" : "+x"(x)); }
@@ -206,4 +209,5 @@ struct Avx2 {
   }
 };
 
+}  // namespace
 }  // namespace kvfs::model::cpu

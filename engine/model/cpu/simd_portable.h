@@ -15,6 +15,7 @@
 namespace kvfs::model::cpu {
 
 struct Portable {
+  static constexpr int kTileRows = 4;
   using F = std::array<float, 8>;
 
   static F zero() { return {}; }

@@ -1,4 +1,5 @@
-// The two builds of every kernel give the same bits, and those are near what doubles give.
+// All builds of every kernel that this CPU runs give the same bits, and those are near what doubles
+// give.
 #include "engine/model/cpu/kernels.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "engine/model/dequantize.h"
@@ -15,13 +17,9 @@ namespace {
 
 using Floats = std::vector<float>;
 
-class TwoBuilds : public ::testing::Test {
+class EveryBuild : public ::testing::TestWithParam<const Kernels*> {
  protected:
-  void SetUp() override {
-    if (avx2_kernels() == nullptr)
-      GTEST_SKIP() << "this CPU has no AVX2: the portable kernels are all there is";
-  }
-  const Kernels& fast() { return *avx2_kernels(); }
+  const Kernels& fast() { return *GetParam(); }
   const Kernels& portable() { return portable_kernels(); }
 
   Floats random(std::size_t n, float spread = 1.0F) {
@@ -79,7 +77,7 @@ Quantized quantized(const Kernels& kernels, const Floats& x, int columns) {
   return q;
 }
 
-TEST_F(TwoBuilds, QuantizeAlikeWithinHalfAStepAndKeepOutliers) {
+TEST_P(EveryBuild, QuantizeAlikeWithinHalfAStepAndKeepOutliers) {
   Floats x = random(640);
   for (std::size_t i = 0; i < 32; ++i) x[i] = 0.0F;
   for (std::size_t i = 32; i < 64; ++i) x[i] = static_cast<float>(i % 2) - 0.5F;  // halves: ties
@@ -106,7 +104,7 @@ TEST_F(TwoBuilds, QuantizeAlikeWithinHalfAStepAndKeepOutliers) {
     EXPECT_LE(std::fabs(x[i] - back[i]), 0.5001F * a.scales[i / 32]) << i;
 }
 
-TEST_F(TwoBuilds, NormaliseGateAndTurnAlike) {
+TEST_P(EveryBuild, NormaliseGateAndTurnAlike) {
   const Floats x = random(576, 3.0F);
   const Floats weight = random(576);
   Floats a(576);
@@ -145,26 +143,27 @@ std::vector<std::uint8_t> random_packed(Packing packing, int inputs, int groups,
   return bytes;
 }
 
-TEST_F(TwoBuilds, MultiplyQuantizedWeightsAlikeForAnyNumberOfRows) {
+TEST_P(EveryBuild, MultiplyQuantizedWeightsAlikeForAnyNumberOfRows) {
   constexpr int kInputs = 96;
   constexpr int kOutputs = 40;
+  constexpr int kRows = 15;  // tiles of 8, 4, 2 and 1
   for (const Packing packing : {Packing::kQ4_1, Packing::kQ4_0, Packing::kQ8_0}) {
     alignas(64) const std::vector<std::uint8_t> data =
         random_packed(packing, kInputs, kOutputs / 8, generator_);
     const MatrixView w{packing, kInputs, kOutputs, data.data()};
-    Floats values = random(7 * kInputs);
+    Floats values = random(kRows * kInputs);
     values[5] = 50.0F;  // outliers: one row has two, most have none
     values[40] = -70.0F;
     values[2 * kInputs + 5] = 40.0F;  // the same column as another row's
     values[2 * kInputs + 94] = 33.0F;
     const Quantized x = quantized(fast(), values, kInputs);
     ASSERT_GE(x.outliers.size(), 3U);
-    Floats a(7 * kOutputs, 1.0F);
-    Floats b(7 * kOutputs, 1.0F);
-    fast().multiply_quantized(x.view(7), w, 0, kOutputs / 8, {a.data(), kOutputs, true});
-    portable().multiply_quantized(x.view(7), w, 0, kOutputs / 8, {b.data(), kOutputs, true});
+    Floats a(kRows * kOutputs, 1.0F);
+    Floats b(kRows * kOutputs, 1.0F);
+    fast().multiply_quantized(x.view(kRows), w, 0, kOutputs / 8, {a.data(), kOutputs, true});
+    portable().multiply_quantized(x.view(kRows), w, 0, kOutputs / 8, {b.data(), kOutputs, true});
     expect_same_bits(a, b);
-    for (int row = 0; row < 7; ++row) {  // alone, and in two pieces
+    for (int row = 0; row < kRows; ++row) {  // alone, and in two pieces
       Floats one(kOutputs, 1.0F);
       const Quantized alone = quantized(
           fast(), Floats(values.begin() + row * kInputs, values.begin() + (row + 1) * kInputs),
@@ -176,7 +175,7 @@ TEST_F(TwoBuilds, MultiplyQuantizedWeightsAlikeForAnyNumberOfRows) {
   }
 }
 
-TEST_F(TwoBuilds, MultiplyPlainWeightsAlikeForAnyNumberOfRows) {
+TEST_P(EveryBuild, MultiplyPlainWeightsAlikeForAnyNumberOfRows) {
   constexpr int kInputs = 160;  // more than one depth of a panel
   constexpr int kOutputs = 50;  // the last panel is not full
   for (const Packing packing : {Packing::kF32, Packing::kF16, Packing::kBF16}) {
@@ -221,7 +220,7 @@ Attended attend(const Kernels& kernels, const Floats& queries,
   return out;
 }
 
-TEST_F(TwoBuilds, AttendAlikeForAnyTileOfPositions) {
+TEST_P(EveryBuild, AttendAlikeForAnyTileOfPositions) {
   constexpr int kWidth = 64;
   for (const int heads : {1, 3, 4}) {
     std::vector<std::uint16_t> keys(kPage * kWidth);
@@ -244,7 +243,7 @@ TEST_F(TwoBuilds, AttendAlikeForAnyTileOfPositions) {
   }
 }
 
-TEST_F(TwoBuilds, AttendIsSoftmaxOfScores) {
+TEST_P(EveryBuild, AttendIsSoftmaxOfScores) {
   constexpr int kWidth = 32;
   constexpr int kValid = 100;
   Floats keys = random(kPage * kWidth);
@@ -276,6 +275,9 @@ TEST_F(TwoBuilds, AttendIsSoftmaxOfScores) {
     EXPECT_NEAR(out[static_cast<std::size_t>(i)] / sum, expected, 1e-5);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(OfThisCpu, EveryBuild, ::testing::ValuesIn(usable_kernels()),
+                         [](const auto& test) { return std::string(test.param->name); });
 
 }  // namespace
 }  // namespace kvfs::model::cpu
