@@ -79,7 +79,8 @@ Status Composition::start_mount() {
   KVFS_ASSIGN(mount_, fs::Mount::start(*store_, *scheduler_, *catalog_,
                                        {.mount_point = config_.mount,
                                         .fuse_options = config_.fuse_options,
-                                        .workers = kMostFuseThreads}));
+                                        .workers = kMostFuseThreads,
+                                        .store_directory = config_.store}));
   mount_->on_unmounted([this] { lifetime_.request_end("unmounted by somebody else"); });
   listening_mount_ = mount_.get();
   return {};

@@ -7,11 +7,13 @@
 namespace kvfs::fs {
 
 Context::Context(store::Store& the_store, sched::Scheduler& the_scheduler,
-                 sched::Catalog& the_catalog, std::string where, Behaviour how)
+                 sched::Catalog& the_catalog, std::string where,
+                 std::filesystem::path store_directory, Behaviour how)
     : store(the_store),
       scheduler(the_scheduler),
       catalog(the_catalog),
       mount_point(std::move(where)),
+      store_disk(std::move(store_directory)),
       behaviour(how),
       uid(::getuid()),
       gid(::getgid()),

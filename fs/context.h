@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -32,13 +33,14 @@ struct Behaviour {
 
 struct Context : std::enable_shared_from_this<Context> {
   Context(store::Store& the_store, sched::Scheduler& the_scheduler, sched::Catalog& the_catalog,
-          std::string where, Behaviour how);
+          std::string where, std::filesystem::path store_directory, Behaviour how);
   std::shared_ptr<Context> alive() { return shared_from_this(); }
 
   store::Store& store;
   sched::Scheduler& scheduler;
   sched::Catalog& catalog;
   const std::string mount_point;
+  const std::filesystem::path store_disk;  // where the store is; may be empty
   const Behaviour behaviour;
   const std::uint32_t uid;  // of the daemon: owns what no user owns
   const std::uint32_t gid;
@@ -50,7 +52,9 @@ struct Context : std::enable_shared_from_this<Context> {
   Refusals refusals;
   VersionCache versions;
   Staging staging;
-  Notifier notifier;
+  Notifier notifier;  // of new versions alone: `done` waits for it
+  // Of the rest: nobody waits for it, so it may wait for whoever holds a directory.
+  Notifier background_notifier;
   Chores chores;  // last: its chores use the rest
 };
 

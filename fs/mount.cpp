@@ -64,6 +64,7 @@ void Mount::Impl::stop() {
   session->cancel_parked();
   context->chores.stop();
   context->notifier.stop();
+  context->background_notifier.stop();
   session->break_loop(loop);
   loop.join();
   session->unmount();
@@ -86,12 +87,13 @@ Result<std::unique_ptr<Mount>> Mount::start(store::Store& store, sched::Schedule
   KVFS_ASSIGN(const std::filesystem::path where, prepare_mount_point(options.mount_point));
 
   auto impl = std::make_unique<Impl>();
-  impl->context =
-      std::make_shared<Context>(store, scheduler, catalog, where.string(), parsed.behaviour);
+  impl->context = std::make_shared<Context>(store, scheduler, catalog, where.string(),
+                                            options.store_directory, parsed.behaviour);
   impl->context->nodes.remember(std::make_shared<Root>(*impl->context));
   KVFS_ASSIGN(impl->session, Session::create(impl->context, parsed.fuse));
   KVFS_TRY(impl->session->mount(where.string()));
   impl->context->notifier.serve(impl->session->fuse());
+  impl->context->background_notifier.serve(impl->session->fuse());
 
   std::unique_ptr<Mount> mount(new Mount(std::move(impl)));
   Impl& made = *mount->impl_;
@@ -124,14 +126,14 @@ void Mount::state_changed(StateId state, std::function<void()> told) {
   Context& context = *impl_->context;
   std::set<std::pair<Ino, std::string>> entries;
   for (const NodePtr& node : context.nodes.of(state)) {
-    context.notifier.attributes(node->ino());
+    context.background_notifier.attributes(node->ino());
     if (const auto entry = node->entry()) entries.insert({entry->directory, entry->name});
   }
   for (const auto& [directory, name] : entries) {
-    context.notifier.entry(directory, name);
-    context.notifier.attributes(directory);
+    context.background_notifier.entry(directory, name);
+    context.background_notifier.attributes(directory);
   }
-  context.notifier.then(std::move(told));
+  context.background_notifier.then(std::move(told));
 }
 
 void Mount::on_unmounted(std::function<void()> callback) {

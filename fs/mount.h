@@ -27,7 +27,8 @@ struct MountOptions {
   std::filesystem::path mount_point;
   // From -o: our own (noblock, spool_delay=1s, xattr) and FUSE's (allow_other, ro, debug, …).
   std::vector<std::string> fuse_options;
-  int workers = 8;  // most FUSE threads
+  int workers = 8;                             // most FUSE threads
+  std::filesystem::path store_directory = {};  // `df` shows its disk's free space; may be empty
 };
 
 class Mount {

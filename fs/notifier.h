@@ -1,8 +1,8 @@
-// The thread that tells the kernel what it must no longer believe.
+// A thread that tells the kernel what it must no longer believe.
 //
 // Telling may block on the kernel's lock of a directory, which a request to this daemon can hold:
-// so it happens on this thread alone, which answers no request and which nobody waits for without a
-// bound. Any thread may post, in any operation; what is posted is told in order.
+// so it happens on such a thread alone, which answers no request and which nobody waits for without
+// a bound. Any thread may post, in any operation; what is posted is told in order.
 #pragma once
 
 #include <chrono>

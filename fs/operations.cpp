@@ -40,20 +40,24 @@ void forget_multi(fuse_req_t request, std::size_t count, fuse_forget_data* forge
 }
 
 void statfs(fuse_req_t request, fuse_ino_t /*ino*/) {
-  const auto figures = session_of(request).context().store.statistics();
-  // How much more fits is the store's disk's to say; a file system that seems full is written to by
-  // nobody.
+  Context& context = session_of(request).context();
+  const auto figures = context.store.statistics();
   constexpr std::uint64_t kBlock = 4096;
-  constexpr std::uint64_t kFree = (std::uint64_t{1} << 40) / kBlock;
+  struct statvfs disk {};
+  const bool known =
+      !context.store_disk.empty() && ::statvfs(context.store_disk.c_str(), &disk) == 0;
+  // Unknown is not full: nobody writes to a file system that seems so.
+  const std::uint64_t free_blocks =
+      (known ? disk.f_bavail * disk.f_frsize : std::uint64_t{1} << 40) / kBlock;
   struct statvfs out {};
   out.f_bsize = kBlock;
   out.f_frsize = kBlock;
-  out.f_blocks = figures.bytes_stored / kBlock + kFree;
-  out.f_bfree = kFree;
-  out.f_bavail = kFree;
-  out.f_files = figures.states + kFree;
-  out.f_ffree = kFree;
-  out.f_favail = kFree;
+  out.f_blocks = figures.bytes_stored / kBlock + free_blocks;
+  out.f_bfree = free_blocks;
+  out.f_bavail = free_blocks;
+  out.f_files = figures.states + free_blocks;
+  out.f_ffree = free_blocks;
+  out.f_favail = free_blocks;
   out.f_namemax = 255;
   fuse_reply_statfs(request, &out);
 }

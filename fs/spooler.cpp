@@ -44,7 +44,7 @@ void vanish(Context& context, const StagedFile& file) {
   const Place place = file.place();
   const std::string name = file.name();
   context.staging.remove(place, name, &file);
-  context.notifier.entry(place.ino(), name);
+  context.background_notifier.entry(place.ino(), name);
 }
 
 // A file whose job has ended is taken away by whoever notices first.

@@ -45,7 +45,7 @@ void StateContainer::make_directory(const std::string& name, const Caller& calle
                       [alive = context_.alive(), place = EntryPlace{ino(), name},
                        done = std::move(done)](Result<StateId> state) {
                         if (!state) return done(fail(state.error()));
-                        alive->notifier.attributes(place.directory);
+                        alive->background_notifier.attributes(place.directory);
                         done(std::make_shared<StateDir>(*alive, *state, place));
                       });
 }
@@ -59,15 +59,18 @@ void StateContainer::remove_directory(const std::string& name, Done done) {
     return done(fail(ErrorCode::kNotEmpty, "rmdir " + name, "it has children",
                      "remove them first, or use rm -r"));
   }
-  context_.notifier.removing(*state, true);
+  // The kernel holds both directories until this is answered.
+  for (const StateId held : {*state, container_}) context_.notifier.removing(held, true);
   sched::remove_state(context_.store, context_.scheduler, *state,
                       [alive = context_.alive(), directory = ino(), id = *state,
-                       done = std::move(done)](const Status& status) {
-                        alive->notifier.removing(id, false);
+                       parent = container_, done = std::move(done)](const Status& status) {
+                        for (const StateId held : {id, parent}) {
+                          alive->notifier.removing(held, false);
+                        }
                         if (status) {
                           alive->staging.remove(id);
                           alive->refusals.drop(id);
-                          alive->notifier.attributes(directory);
+                          alive->background_notifier.attributes(directory);
                         }
                         done(status);
                       });

@@ -92,7 +92,8 @@ void StateDir::change(const Changes& changes, Done done) {
         return write.update_state(id, record);
       },
       [alive = context().alive(), id = container(), done = std::move(done)](const Status& status) {
-        for (const NodePtr& node : alive->nodes.of(id)) alive->notifier.attributes(node->ino());
+        for (const NodePtr& node : alive->nodes.of(id))
+          alive->background_notifier.attributes(node->ino());
         done(status);
       });
 }

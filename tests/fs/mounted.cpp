@@ -40,7 +40,9 @@ MountedHouse::~MountedHouse() {
 
 void MountedHouse::mount(const std::vector<std::string>& options) {
   auto mounted = Mount::start(house_->store(), house_->scheduler(), house_->catalog(),
-                              {.mount_point = root_, .fuse_options = options});
+                              {.mount_point = root_,
+                               .fuse_options = options,
+                               .store_directory = stdfs::temp_directory_path()});
   if (!mounted) throw std::runtime_error(mounted.error().message());
   mount_ = *std::move(mounted);
   listening_ = mount_.get();

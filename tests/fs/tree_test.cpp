@@ -69,6 +69,17 @@ TEST_F(Tree, SizesAreExact) {
   EXPECT_EQ(st.st_blocks, (st.st_size + 511) / 512);
 }
 
+TEST_F(Tree, FreeSpaceIsTheStoresDisks) {
+  struct statvfs disk {};
+  struct statvfs mount {};
+  ASSERT_EQ(::statvfs(std::filesystem::temp_directory_path().c_str(), &disk), 0);
+  ASSERT_EQ(::statvfs(root().c_str(), &mount), 0);
+  const auto free_bytes = [](const struct statvfs& s) {
+    return static_cast<double>(s.f_bavail) * static_cast<double>(s.f_frsize);
+  };
+  EXPECT_NEAR(free_bytes(mount), free_bytes(disk), 1e9);  // others write to it, too
+}
+
 TEST_F(Tree, StatesAreTheirOwnersAlone) {
   std::filesystem::create_directory(states() / "s");
   EXPECT_EQ(stat_of(states() / "s").st_mode, static_cast<mode_t>(S_IFDIR | 0700));
