@@ -101,22 +101,34 @@ class StoreTest : public ::testing::Test {
     return pins.back().id();
   }
 
-  // A state of `blocks` blocks made from the seed.
+  // A state of `blocks` blocks made from the seed. From any thread.
   StateId add_state(const std::string& name, unsigned seed, int blocks, StateId parent = {}) {
+    std::vector<BlockPin> made;
     std::vector<BlockId> ids;
-    for (int i = 0; i < blocks; ++i) ids.push_back(add(model.block(seed, i)));
-    return add_state(name, ids, parent);
+    for (int i = 0; i < blocks; ++i) {
+      auto pin = store->add_block(model.block(seed, i), DType::kBF16, chunk::CodecId::kZh);
+      EXPECT_TRUE(pin) << pin.error().message();
+      if (!pin) return {};
+      ids.push_back(pin->id());
+      made.push_back(*std::move(pin));
+    }
+    return name_blocks(name, ids, parent);
   }
 
   StateId add_state(const std::string& name, const std::vector<BlockId>& blocks,
                     StateId parent = {}) {
+    const StateId id = name_blocks(name, blocks, parent);
+    pins.clear();
+    return id;
+  }
+
+  StateId name_blocks(const std::string& name, const std::vector<BlockId>& blocks, StateId parent) {
     StateId id;
     must([&](WriteTransaction& t) -> Status {
       KVFS_ASSIGN(const VersionId version, t.add_version(model.version(blocks)));
       KVFS_ASSIGN(id, t.create_state({.parent = parent, .name = name, .version = version}));
       return {};
     });
-    pins.clear();
     return id;
   }
 
