@@ -110,7 +110,8 @@ BENCHMARK_REGISTER_F(StoreBench, Commit)
     ->Unit(benchmark::kMillisecond);
 
 BENCHMARK_DEFINE_F(StoreBench, Restore)(benchmark::State& state) {
-  const BlockRecord record = store->block(add().id()).value();
+  const BlockPin kept = add();
+  const BlockRecord record = store->block(kept.id()).value();
   for (auto _ : state) {
     for (const Segment& segment : record.segments) {
       benchmark::DoNotOptimize(store->read_segment(segment).value());
