@@ -1,5 +1,7 @@
 #include "engine/model/cpu/kv_pages.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +14,20 @@ namespace kvfs::model::cpu {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::uint64_t kKeptBytes = std::uint64_t{64} << 20;
+
+void free_memory(std::uint8_t* memory) { std::free(memory); }
+
+PageMemory allocate(std::size_t bytes) {
+  const std::size_t unit = bytes < kHugePage ? kAlignment : kHugePage;
+  const std::size_t whole = (bytes + unit - 1) / unit * unit;
+  auto* const memory = static_cast<std::uint8_t*>(std::aligned_alloc(unit, whole));
+  if (memory == nullptr) throw std::bad_alloc();
+  // A wish: what it saves is time alone.
+  if (unit == kHugePage) ::madvise(memory, whole, MADV_HUGEPAGE);
+  return {memory, free_memory};
+}
 
 std::size_t key_index(int width, int slot, int dimension, bool bf16) {
   const int in_tile = slot % kPanel;
@@ -46,25 +62,53 @@ void put_one(std::uint8_t* keys, std::uint8_t* values, int width, int slot, cons
 
 // Copies between the page's order and plain rows, either way.
 template <class Element, bool kOut>
-void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count,
-              std::uint8_t* plain_keys, std::uint8_t* plain_values) {
+void exchange_one(Element* inside, Element* plain) {
+  if constexpr (kOut)
+    *plain = *inside;
+  else
+    *inside = *plain;
+}
+
+// A tile's keys lie dimension by dimension: its rows stay in the first cache while they are turned.
+template <class Element, bool kOut>
+void exchange_keys(Element* inside, int width, int count, Element* plain) {
   constexpr bool kBf16 = sizeof(Element) == 2;
-  const auto copy = [](std::uint8_t* inside, std::size_t at, std::uint8_t* plain,
-                       std::size_t index) {
-    std::uint8_t* a = inside + at * sizeof(Element);
-    std::uint8_t* b = plain + index * sizeof(Element);
-    if constexpr (kOut)
-      std::memcpy(b, a, sizeof(Element));
-    else
-      std::memcpy(a, b, sizeof(Element));
-  };
-  for (int slot = 0; slot < count; ++slot) {
-    for (int i = 0; i < width; ++i) {
-      const auto index = static_cast<std::size_t>(slot * width + i);
-      copy(keys, key_index(width, slot, i, kBf16), plain_keys, index);
-      copy(values, value_index(slot, i, kBf16), plain_values, index);
+  for (int tile = 0; tile < count; tile += kPanel, inside += width * kPanel) {
+    const int slots = std::min(kPanel, count - tile);
+    Element* const rows = plain + static_cast<std::ptrdiff_t>(tile) * width;
+    for (int slot = 0; slot < slots; ++slot) {
+      Element* column = inside + (kBf16 ? bf16_slot(slot) : slot);
+      Element* const row = rows + static_cast<std::ptrdiff_t>(slot) * width;
+      for (int i = 0; i < width; ++i) exchange_one<Element, kOut>(column + i * kPanel, row + i);
     }
   }
+}
+
+template <class Element, bool kOut>
+void exchange_values(Element* inside, int width, int count, Element* plain) {
+  constexpr bool kBf16 = sizeof(Element) == 2;
+  for (int panel = 0; panel < width; panel += kPanel, inside += kPage * kPanel) {
+    for (int slot = 0; slot < count; ++slot) {
+      Element* const at = inside + slot * kPanel;
+      Element* const row = plain + static_cast<std::ptrdiff_t>(slot) * width + panel;
+      for (int half = 0; half < kPanel; half += 16) {
+        for (int i = 0; i < 8; ++i) {  // bf16_slot() of i and of i + 8
+          exchange_one<Element, kOut>(at + half + (kBf16 ? 2 * i : i), row + half + i);
+          exchange_one<Element, kOut>(at + half + (kBf16 ? 2 * i + 1 : i + 8), row + half + i + 8);
+        }
+      }
+    }
+  }
+}
+
+template <class Element, bool kOut>
+void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count,
+              std::uint8_t* plain_keys, std::uint8_t* plain_values) {
+  // Plain bytes come from allocations of their own: aligned for any number.
+  exchange_keys<Element, kOut>(reinterpret_cast<Element*>(keys), width, count,
+                               reinterpret_cast<Element*>(plain_keys));
+  exchange_values<Element, kOut>(reinterpret_cast<Element*>(values), width, count,
+                                 reinterpret_cast<Element*>(plain_values));
 }
 
 }  // namespace
@@ -76,14 +120,8 @@ std::size_t PageShape::page_bytes() const {
   return side_bytes() * 2 * static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(layers);
 }
 
-Page::Page(PagePool& pool)
-    : pool_(pool),
-      data_(static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, pool.shape().page_bytes())),
-            [](std::uint8_t* p) { std::free(p); }) {
-  if (data_ == nullptr) throw std::bad_alloc();
-  pool_.used_ += pool_.shape_.page_bytes();
-}
-Page::~Page() { pool_.used_ -= pool_.shape_.page_bytes(); }
+Page::Page(PagePool& pool) : pool_(pool), data_(pool.take_memory()) {}
+Page::~Page() { pool_.give_memory(std::move(data_)); }
 
 const std::uint8_t* Page::side(int layer, int head, int which) const {
   const PageShape& s = pool_.shape_;
@@ -117,6 +155,23 @@ void Page::read(int layer, int head, int count, MutableByteSpan key, MutableByte
 
 void Page::copy_from(const Page& other) {
   std::memcpy(data_.get(), other.data_.get(), pool_.shape_.page_bytes());
+}
+
+PageMemory PagePool::take_memory() {
+  PageMemory memory(nullptr, free_memory);
+  if (kept_.empty()) {
+    memory = allocate(shape_.page_bytes());
+  } else {
+    memory = std::move(kept_.back());
+    kept_.pop_back();
+  }
+  used_ += shape_.page_bytes();
+  return memory;
+}
+
+void PagePool::give_memory(PageMemory memory) {
+  used_ -= shape_.page_bytes();
+  if ((kept_.size() + 1) * shape_.page_bytes() <= kKeptBytes) kept_.push_back(std::move(memory));
 }
 
 bool PagePool::has_room(std::size_t pages) const {

@@ -30,6 +30,7 @@ struct PageShape {
 };
 
 class PagePool;
+using PageMemory = std::unique_ptr<std::uint8_t[], void (*)(std::uint8_t*)>;
 
 class Page {
  public:
@@ -54,10 +55,11 @@ class Page {
   std::uint8_t* side(int layer, int head, int which);
 
   PagePool& pool_;
-  std::unique_ptr<std::uint8_t[], void (*)(std::uint8_t*)> data_;
+  PageMemory data_;
 };
 
-// Counts pages against a budget.
+// Counts pages against a budget, and keeps the memory of a few that were given back: a question's
+// fork needs one or two for a moment, and the system clears what it gives anew.
 class PagePool {
  public:
   PagePool(const PageShape& shape, std::uint64_t budget) : shape_(shape), budget_(budget) {}
@@ -69,9 +71,13 @@ class PagePool {
 
  private:
   friend class Page;
+  PageMemory take_memory();
+  void give_memory(PageMemory memory);
+
   PageShape shape_;
   std::uint64_t budget_;
   std::uint64_t used_ = 0;
+  std::vector<PageMemory> kept_;  // in nobody's use
 };
 
 // Owners of a page: the sequences (forks) whose histories share it.
