@@ -2,6 +2,7 @@
 # CUDA toolkit even where only the CPU half is linked.
 #
 #   kvfs_use_torch(TARGET [PCH])   links libtorch to TARGET and, with PCH, precompiles <ATen/ATen.h>
+#   kvfs_install_torch(TARGET)     installs what an installed TARGET needs of it
 #
 # The torch folder lies beside nvidia/ as in site-packages, in build/deps (scripts/setup) or where
 # KVFS_TORCH_FROM_PREFIX finds it: the wheel's libraries look for each other that way.
@@ -53,7 +54,7 @@ function(kvfs_import_torch)
   target_link_libraries(kvfs_torch INTERFACE kvfs::torch_cpu kvfs::c10 Threads::Threads)
   # libcupti and libcudart are needed by libtorch_cpu itself, on machines without a GPU too.
   foreach(dir IN LISTS nvidia_libs)
-    target_link_options(kvfs_torch INTERFACE "LINKER:-rpath,${dir}")
+    target_link_options(kvfs_torch INTERFACE "LINKER:-rpath-link,${dir}")
   endforeach()
 
   if(KVFS_CUDA)
@@ -85,4 +86,21 @@ function(kvfs_use_torch TARGET)
   if(USE_PCH)
     target_precompile_headers(${TARGET} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:<ATen/ATen.h>>")
   endif()
+endfunction()
+
+# libtorch goes with the program, into lib/kvfs, laid out as in site-packages; one that was found by
+# CMAKE_PREFIX_PATH is the system's and stays where it is.
+function(kvfs_install_torch TARGET)
+  if(KVFS_TORCH_FROM_PREFIX)
+    set_target_properties(${TARGET} PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+    return()
+  endif()
+  set(private lib/kvfs)
+  foreach(package torch nvidia)
+    install(DIRECTORY "${KVFS_DEPS_DIR}/${package}" DESTINATION ${private}
+      FILES_MATCHING PATTERN "*.so*" PATTERN include EXCLUDE PATTERN share EXCLUDE)
+  endforeach()
+  cmake_path(RELATIVE_PATH private BASE_DIRECTORY ${CMAKE_INSTALL_BINDIR} OUTPUT_VARIABLE up)
+  set_target_properties(${TARGET} PROPERTIES
+    INSTALL_RPATH "$ORIGIN/${up}/torch/lib;$ORIGIN/${up}/nvidia/cu13/lib")
 endfunction()
