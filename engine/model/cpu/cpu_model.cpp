@@ -28,6 +28,7 @@ class CpuModel final : public Model {
     KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels, *threads_, progress));
     forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels,
                                          *threads_, kSlice);
+    pool_.warm_up(*threads_);
     return {};
   }
 

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "engine/model/cpu/kernels.h"
+#include "engine/model/cpu/quantized_products.h"
 
 namespace kvfs::model::cpu {
 
@@ -91,138 +92,6 @@ struct KernelsOf {
       const F s = V::load(sines + i);
       V::store(head + i, V::sub(V::mul(a, c), V::mul(b, s)));
       V::store(head + half + i, V::add(V::mul(b, c), V::mul(a, s)));
-    }
-  }
-
-  // ---- quantized matrices
-
-  static constexpr int kTileWidth = 2 * kGroup;
-  template <Packing P>
-  static constexpr std::size_t kBlockBytes = P == Packing::kQ4_1   ? 160
-                                             : P == Packing::kQ4_0 ? 144
-                                                                   : 272;
-
-  // Scale and minimum of a block's eight outputs: w = d · q + m.
-  template <Packing P>
-  static F block_d(const std::uint8_t* w) {
-    return V::load_halves(
-        reinterpret_cast<const std::uint16_t*>(w + (P == Packing::kQ8_0 ? 256 : 128)));
-  }
-  template <Packing P>
-  static F block_m(const std::uint8_t* w, F d) {
-    if constexpr (P == Packing::kQ4_1)
-      return V::load_halves(reinterpret_cast<const std::uint16_t*>(w + 144));
-    return V::mul(d, V::all(P == Packing::kQ4_0 ? -8.0F : 0.0F));
-  }
-  // What the int8 leave out, in the order of columns for each row. Rows often share a column.
-  template <Packing P>
-  static void add_outliers(const Outlier* begin, const Outlier* end, const std::uint8_t* w,
-                           int first_row, float* tile) {
-    F weights = V::zero();
-    int column = -1;
-    for (const Outlier* o = begin; o != end; ++o) {
-      if (o->column != column) {
-        column = o->column;
-        const std::uint8_t* block = w + kBlockBytes<P> * static_cast<std::size_t>(column / kBlock);
-        const F d = block_d<P>(block);
-        if constexpr (P == Packing::kQ8_0)
-          weights = V::mul(V::octet_column(block, column % kBlock), d);
-        else
-          weights = V::fma(V::nibble_column(block, column % kBlock), d, block_m<P>(block, d));
-      }
-      float* to = tile + (o->row - first_row) * kTileWidth;
-      V::store(to, V::fma(weights, V::all(o->value), V::load(to)));
-    }
-  }
-
-  // Rows × Groups tile of the product, to[row, group, 8 outputs] of rows kTileWidth floats apart.
-  template <Packing P, int Rows, int Groups>
-  static void quantized_tile(const QuantizedRows& x, int row, const std::uint8_t* w,
-                             std::size_t group, float* to) {
-    const int blocks = x.columns / kBlock;
-    F total[Rows][Groups];
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows * Groups; ++i) total[i / Groups][i % Groups] = V::zero();
-    const std::int8_t* values = x.values + static_cast<std::size_t>(row) * x.columns;
-    const float* scales = x.scales + static_cast<std::size_t>(row) * blocks;
-    const float* sums = x.sums + static_cast<std::size_t>(row) * blocks;
-    for (int b = 0; b < blocks; ++b, w += kBlockBytes<P>, values += kBlock) {
-      F dot[Rows][Groups];
-      if constexpr (P == Packing::kQ8_0)
-        V::template octet_dots<Rows, Groups>(w, group, values, x.columns, dot);
-      else
-        V::template nibble_dots<Rows, Groups>(w, group, values, x.columns, dot);
-#pragma GCC unroll 2
-      for (int g = 0; g < Groups; ++g) {
-        const F d = block_d<P>(w + static_cast<std::size_t>(g) * group);
-        const F m = block_m<P>(w + static_cast<std::size_t>(g) * group, d);
-#pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) {
-          total[r][g] = V::fma(dot[r][g], V::mul(d, V::all(scales[r * blocks + b])), total[r][g]);
-          if constexpr (P != Packing::kQ8_0)
-            total[r][g] = V::fma(m, V::all(sums[r * blocks + b]), total[r][g]);
-        }
-      }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows * Groups; ++i) {
-      V::store(to + i / Groups * kTileWidth + i % Groups * kGroup, total[i / Groups][i % Groups]);
-    }
-  }
-
-  // All rows of one row block and Groups groups of outputs.
-  template <Packing P, int Groups>
-  static void quantized_rows(const QuantizedRows& x, int first, const std::uint8_t* w,
-                             std::size_t group, float* y, const Output& out) {
-    alignas(32) float
-        tile[kRowBlock * kTileWidth];  // y's rows may lie a power of two apart: here they do not
-    const int last = std::min(x.rows, first + kRowBlock);
-    int row = first;
-    const auto to = [&] { return tile + (row - first) * kTileWidth; };
-    if constexpr (V::kTileRows >= 8) {
-      for (; row + 8 <= last; row += 8) quantized_tile<P, 8, Groups>(x, row, w, group, to());
-    }
-    for (; row + 4 <= last; row += 4) quantized_tile<P, 4, Groups>(x, row, w, group, to());
-    for (; row + 2 <= last; row += 2) quantized_tile<P, 2, Groups>(x, row, w, group, to());
-    for (; row < last; ++row) quantized_tile<P, 1, Groups>(x, row, w, group, to());
-    const std::int32_t* list = x.outlier_starts + first / kRowBlock;
-    for (int g = 0; g < Groups; ++g) {
-      add_outliers<P>(x.outliers + list[0], x.outliers + list[1],
-                      w + static_cast<std::size_t>(g) * group, first, tile + g * kGroup);
-    }
-    for (row = first; row < last; ++row) {
-      float* at = y + static_cast<std::size_t>(row) * out.stride;
-      for (int g = 0; g < Groups; ++g, at += kGroup) {
-        const F sum = V::load(to() + g * kGroup);
-        V::store(at, out.accumulate ? V::add(V::load(at), sum) : sum);
-      }
-    }
-  }
-
-  template <Packing P>
-  static void multiply_quantized_as(const QuantizedRows& x, const MatrixView& w, int begin, int end,
-                                    Output out) {
-    const std::size_t group = kBlockBytes<P> * static_cast<std::size_t>(w.inputs / kBlock);
-    for (int first = 0; first < x.rows; first += kRowBlock) {
-      int g = begin;
-      const auto at = [&] { return w.data + group * static_cast<std::size_t>(g); };
-      for (; g + 2 <= end; g += 2)
-        quantized_rows<P, 2>(x, first, at(), group, out.y + g * kGroup, out);
-      if (g < end) quantized_rows<P, 1>(x, first, at(), group, out.y + g * kGroup, out);
-    }
-  }
-
-  static void multiply_quantized(const QuantizedRows& x, const MatrixView& w, int begin, int end,
-                                 Output out) {
-    switch (w.packing) {
-      case Packing::kQ4_1:
-        return multiply_quantized_as<Packing::kQ4_1>(x, w, begin, end, out);
-      case Packing::kQ4_0:
-        return multiply_quantized_as<Packing::kQ4_0>(x, w, begin, end, out);
-      case Packing::kQ8_0:
-        return multiply_quantized_as<Packing::kQ8_0>(x, w, begin, end, out);
-      default:
-        return;  // plain packings have their own function
     }
   }
 
@@ -421,7 +290,7 @@ struct KernelsOf {
   }
 
   static constexpr Kernels table(const char* name) {
-    return {name,           rms_norm,    quantize,   swiglu, rotate, multiply_quantized,
+    return {name,           rms_norm,    quantize,   swiglu, rotate, QuantizedProducts<V>::multiply,
             multiply_plain, attend_bf16, attend_f32, merge,  scale,  divide};
   }
 };

@@ -16,6 +16,7 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::uint64_t kKeptBytes = std::uint64_t{64} << 20;
+constexpr std::uint64_t kWarmPages = 16;
 
 void free_memory(std::uint8_t* memory) { std::free(memory); }
 
@@ -155,6 +156,15 @@ void Page::read(int layer, int head, int count, MutableByteSpan key, MutableByte
 
 void Page::copy_from(const Page& other) {
   std::memcpy(data_.get(), other.data_.get(), pool_.shape_.page_bytes());
+}
+
+void PagePool::warm_up(ForkJoin& pool) {
+  const std::size_t bytes = shape_.page_bytes();
+  const std::size_t count = std::min({kKeptBytes / bytes, budget_ / bytes, kWarmPages});
+  while (kept_.size() < count) kept_.push_back(allocate(bytes));
+  pool.for_each(static_cast<int>(count), [&](int i, int) {
+    std::memset(kept_[static_cast<std::size_t>(i)].get(), 0, bytes);
+  });
 }
 
 PageMemory PagePool::take_memory() {

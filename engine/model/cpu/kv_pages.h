@@ -16,6 +16,7 @@
 #include "codec/base/bytes.h"
 #include "codec/base/dtype.h"
 #include "codec/base/kv.h"
+#include "engine/model/cpu/fork_join.h"
 #include "engine/model/model.h"
 
 namespace kvfs::model::cpu {
@@ -67,6 +68,8 @@ class PagePool {
   std::uint64_t used() const { return used_; }
   std::uint64_t budget() const { return budget_; }
   bool has_room(std::size_t pages) const;
+  // Takes and touches memory for the first pages ahead of need: a restore should not wait for it.
+  void warm_up(ForkJoin& pool);
   Result<std::shared_ptr<Page>> make_page();  // kTooLarge
 
  private:

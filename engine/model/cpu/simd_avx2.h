@@ -140,6 +140,45 @@ struct Avx2 {
     }
   }
 
+  // A block's nibbles as bytes, one of Groups neighbours in each of eight steps of four inputs.
+  template <int Groups>
+  static void unpack_nibbles(const std::uint8_t* w, std::uint8_t* to) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    for (int four = 0; four < 4; ++four) {
+      const __m256i x = load_bytes(w + 32 * four);
+      store_bytes(to + 32 * Groups * four, _mm256_and_si256(x, mask));
+      store_bytes(to + 32 * Groups * (four + 4), _mm256_and_si256(_mm256_srli_epi16(x, 4), mask));
+    }
+  }
+  // nibble_dots of what unpack_nibbles made.
+  template <int Rows, int Groups>
+  static void unpacked_dots(const std::uint8_t* w, const std::int8_t* a, int row,
+                            F (&sums)[Rows][Groups]) {
+    __m256i sum[Rows][Groups];
+#pragma GCC unroll 8
+    for (int four = 0; four < 8; ++four) {
+      __m256i left[Rows];
+#pragma GCC unroll 4
+      for (int r = 0; r < Rows; ++r) left[r] = broadcast4(a + r * row + 4 * four);
+#pragma GCC unroll 4
+      for (int g = 0; g < Groups; ++g, w += 32) {
+        __m256i x = load_bytes(w);
+        keep_here(x);
+#pragma GCC unroll 4
+        for (int r = 0; r < Rows; ++r) {
+          const __m256i pairs = _mm256_maddubs_epi16(x, left[r]);
+          sum[r][g] = four == 0 ? pairs : _mm256_add_epi16(sum[r][g], pairs);
+          keep_here(sum[r][g]);
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows * Groups; ++i) {
+      sums[i / Groups][i % Groups] =
+          _mm256_cvtepi32_ps(_mm256_madd_epi16(sum[i / Groups][i % Groups], _mm256_set1_epi16(1)));
+    }
+  }
+
   // Input k's weights of a block, one for each of the eight outputs.
   static F nibble_column(const std::uint8_t* p, int k) {
     const __m256i x = load_bytes(p + 32 * (k / 4 % 4));
@@ -201,6 +240,9 @@ struct Avx2 {
   static void keep_here(__m256i& x) { asm volatile("" : "+x"(x)); }
   static __m256i load_bytes(const std::uint8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static void store_bytes(std::uint8_t* p, __m256i x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
   }
   static __m256i broadcast4(const std::int8_t* p) {
     std::int32_t word;

@@ -94,6 +94,28 @@ struct Portable {
                          F (&sums)[Rows][Groups]) {
     dots<Rows, Groups>(w, group, a, row, sums, octet_column);
   }
+  template <int Groups>
+  static void unpack_nibbles(const std::uint8_t* w, std::uint8_t* to) {
+    for (int i = 0; i < 128; ++i) {
+      std::uint8_t* at = to + i / 32 * 32 * Groups + i % 32;
+      at[0] = w[i] & 15;
+      at[128 * Groups] = w[i] >> 4;
+    }
+  }
+  template <int Rows, int Groups>
+  static void unpacked_dots(const std::uint8_t* w, const std::int8_t* a, int row,
+                            F (&sums)[Rows][Groups]) {
+    for (int r = 0; r < Rows; ++r) {
+      for (int g = 0; g < Groups; ++g) {
+        sums[r][g] = each([&](int output) {
+          int sum = 0;
+          for (int k = 0; k < 32; ++k)
+            sum += w[32 * (Groups * (k / 4) + g) + 4 * output + k % 4] * a[r * row + k];
+          return static_cast<float>(sum);
+        });
+      }
+    }
+  }
   static F nibble_column(const std::uint8_t* p, int k) {
     return each([&](int row) {
       const int byte = p[32 * (k / 4 % 4) + 4 * row + k % 4];

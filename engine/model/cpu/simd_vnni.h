@@ -79,6 +79,26 @@ struct Vnni : Avx2 {
     to_floats<Rows, Groups>(sum, sums);
   }
 
+  template <int Rows, int Groups>
+  static void unpacked_dots(const std::uint8_t* w, const std::int8_t* a, int row,
+                            F (&sums)[Rows][Groups]) {
+    __m256i sum[Rows][Groups];
+    clear<Rows, Groups>(sum);
+#pragma GCC unroll 8
+    for (int four = 0; four < 8; ++four) {
+      __m256i left[Rows];
+#pragma GCC unroll 4
+      for (int r = 0; r < Rows; ++r) left[r] = broadcast4(a + r * row + 4 * four);
+#pragma GCC unroll 4
+      for (int g = 0; g < Groups; ++g, w += 32) {
+        const __m256i x = load_bytes(w);
+#pragma GCC unroll 4
+        for (int r = 0; r < Rows; ++r) sum[r][g] = _mm256_dpbusd_epi32(sum[r][g], x, left[r]);
+      }
+    }
+    to_floats<Rows, Groups>(sum, sums);
+  }
+
  private:
   template <int Rows, int Groups>
   static void clear(__m256i (&sum)[Rows][Groups]) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -42,7 +43,7 @@ struct Quantized {
   Floats scales;
   Floats sums;
   std::vector<Outlier> found;     // [rows, columns / 32]
-  std::vector<Outlier> outliers;  // listed: all of fewer than kRowBlock rows
+  std::vector<Outlier> outliers;  // listed by row block
   std::vector<std::int32_t> starts;
   int columns;
   QuantizedRows view(int rows) const {
@@ -66,14 +67,17 @@ Quantized quantized(const Kernels& kernels, const Floats& x, int columns) {
     kernels.quantize(x.data() + r * columns, columns, q.values.data() + r * columns,
                      q.scales.data() + block, q.sums.data() + block, q.found.data() + block);
   }
-  for (int b = 0; b < blocks; ++b) {
-    for (int r = 0; r < rows; ++r) {
-      Outlier found = q.found[static_cast<std::size_t>(r * blocks + b)];
-      found.row = r;
-      if (found.column >= 0) q.outliers.push_back(found);
+  q.starts = {0};
+  for (int first = 0; first < rows; first += kRowBlock) {
+    for (int b = 0; b < blocks; ++b) {
+      for (int r = first; r < std::min(rows, first + kRowBlock); ++r) {
+        Outlier found = q.found[static_cast<std::size_t>(r * blocks + b)];
+        found.row = r;
+        if (found.column >= 0) q.outliers.push_back(found);
+      }
     }
+    q.starts.push_back(static_cast<std::int32_t>(q.outliers.size()));
   }
-  q.starts = {0, static_cast<std::int32_t>(q.outliers.size())};
   return q;
 }
 
@@ -144,9 +148,10 @@ std::vector<std::uint8_t> random_packed(Packing packing, int inputs, int groups,
 }
 
 TEST_P(EveryBuild, MultiplyQuantizedWeightsAlikeForAnyNumberOfRows) {
-  constexpr int kInputs = 96;
-  constexpr int kOutputs = 40;
-  constexpr int kRows = 15;  // tiles of 8, 4, 2 and 1
+  constexpr int kInputs = 17 * 32;  // more than is unpacked at once
+  constexpr int kOutputs = 56;
+  // Alone, in tiles of 8, 4, 2 and 1, and unpacked: more rows than one block of them.
+  constexpr int kRows = kRowBlock + 23;
   for (const Packing packing : {Packing::kQ4_1, Packing::kQ4_0, Packing::kQ8_0}) {
     alignas(64) const std::vector<std::uint8_t> data =
         random_packed(packing, kInputs, kOutputs / 8, generator_);
