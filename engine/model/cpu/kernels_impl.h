@@ -96,85 +96,74 @@ struct KernelsOf {
   }
 
   // ---- 32 columns of anything plain: weights, keys, values
+  // V::Panel<Element> is a machine's own way to hold them: kVectors registers, in the order in
+  // which the panel's elements lie; sums() and store() speak the plain order.
 
-  struct F32Columns {
-    using Element = float;
-    static void load(const float* p, F& low, F& high) { V::load_columns(p, low, high); }
-  };
-  struct Bf16Columns {
-    using Element = std::uint16_t;
-    static void load(const std::uint16_t* p, F& low, F& high) {
-      V::load_bf16_columns(p, low, high);
-    }
-  };
-  struct Fp16Columns {
-    using Element = std::uint16_t;
-    static void load(const std::uint16_t* p, F& low, F& high) {
-      low = V::load_halves(p);
-      high = V::load_halves(p + 8);
-    }
-  };
-
-  // c[Rows, 32] (+)= a[Rows, count] · b[count, 32], k upwards in one accumulator.
-  template <class Columns, int Rows>
-  static void panel_tile(const float* a, std::size_t a_stride, const typename Columns::Element* b,
-                         int count, float* c, std::size_t c_stride, bool go_on) {
-    F sum[Rows][4];
-#pragma GCC unroll 4
+  // c[Rows, 32] (+)= a[Rows, count] · b[count, 32], k upwards in one accumulator. Not inlined: it
+  // has no register to spare for what its callers would keep across it.
+  template <class Panel, int Rows>
+  [[gnu::noinline]] static void panel_tile(const float* a, std::size_t a_stride,
+                                           const typename Panel::Element* b, int count, float* c,
+                                           std::size_t c_stride, bool go_on) {
+    constexpr int kVectors = Panel::kVectors;
+    typename Panel::Vector sum[Rows][kVectors];
+#pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        sum[r][i] = go_on ? V::load(c + static_cast<std::size_t>(r) * c_stride + 8 * i) : V::zero();
-      }
+      if (go_on)
+        Panel::load_sums(c + static_cast<std::size_t>(r) * c_stride, sum[r]);
+      else
+        Panel::clear(sum[r]);
     }
     for (int k = 0; k < count; ++k, b += kPanel) {
-#pragma GCC unroll 4
-      for (int half = 0; half < 2; ++half) {
+#pragma GCC unroll 2
+      for (int part = 0; part < Panel::kParts; ++part) {
+        constexpr int kHere = kVectors / Panel::kParts;
         const float* factors = V::reload(a + k);
-        F low;
-        F high;
-        Columns::load(b + 16 * half, low, high);
-#pragma GCC unroll 4
+        typename Panel::Vector columns[kHere];
+        Panel::load(b, part, columns);
+#pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
-          const F factor = V::all(factors[static_cast<std::size_t>(r) * a_stride]);
-          sum[r][2 * half] = V::fma(factor, low, sum[r][2 * half]);
-          sum[r][2 * half + 1] = V::fma(factor, high, sum[r][2 * half + 1]);
+          const auto factor = Panel::all(factors[static_cast<std::size_t>(r) * a_stride]);
+#pragma GCC unroll 2
+          for (int i = 0; i < kHere; ++i) {
+            auto& to = sum[r][kHere * part + i];
+            to = Panel::fma(factor, columns[i], to);
+          }
         }
       }
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i)
-        V::store(c + static_cast<std::size_t>(r) * c_stride + 8 * i, sum[r][i]);
-    }
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r)
+      Panel::store_sums(c + static_cast<std::size_t>(r) * c_stride, sum[r]);
   }
 
   // The same for any number of rows.
-  template <class Columns>
+  template <class Panel>
   static void panel_rows(int rows, const float* a, std::size_t a_stride,
-                         const typename Columns::Element* b, int count, float* c,
+                         const typename Panel::Element* b, int count, float* c,
                          std::size_t c_stride, bool go_on) {
     int r = 0;
-    for (; r + 3 <= rows; r += 3)
-      panel_tile<Columns, 3>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
-                             go_on);
-    if (rows - r == 2)
-      panel_tile<Columns, 2>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
-                             go_on);
-    if (rows - r == 1)
-      panel_tile<Columns, 1>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
-                             go_on);
+    const auto tile = [&]<int Rows>() {
+      panel_tile<Panel, Rows>(a + r * a_stride, a_stride, b, count, c + r * c_stride, c_stride,
+                              go_on);
+      r += Rows;
+    };
+    if constexpr (Panel::kRows >= 6) {
+      while (r + 6 <= rows) tile.template operator()<6>();
+    }
+    while (r + 3 <= rows) tile.template operator()<3>();
+    if (rows - r == 2) tile.template operator()<2>();
+    if (rows - r == 1) tile.template operator()<1>();
   }
 
-  template <class Columns>
+  template <class Panel>
   static void multiply_plain_as(const float* x, int rows, const MatrixView& w, int begin, int end,
                                 Output out) {
     constexpr int kRows = 48;
     constexpr int kDepth =
         128;  // of a panel that stays in the first cache; sums go on, bits do not change
     alignas(64) float tile[kRows * kPanel];
-    const auto* data = reinterpret_cast<const typename Columns::Element*>(w.data);
+    const auto* data = reinterpret_cast<const typename Panel::Element*>(w.data);
     const auto inputs = static_cast<std::size_t>(w.inputs);
     for (int panel = begin; panel < end; ++panel) {
       const auto* b = data + static_cast<std::size_t>(panel) * inputs * kPanel;
@@ -182,9 +171,9 @@ struct KernelsOf {
       for (int first = 0; first < rows; first += kRows) {
         const int count = std::min(kRows, rows - first);
         for (int k = 0; k < w.inputs; k += kDepth) {
-          panel_rows<Columns>(count, x + static_cast<std::size_t>(first) * inputs + k, inputs,
-                              b + static_cast<std::size_t>(k) * kPanel,
-                              std::min(kDepth, w.inputs - k), tile, kPanel, k > 0);
+          panel_rows<Panel>(count, x + static_cast<std::size_t>(first) * inputs + k, inputs,
+                            b + static_cast<std::size_t>(k) * kPanel,
+                            std::min(kDepth, w.inputs - k), tile, kPanel, k > 0);
         }
         for (int r = 0; r < count; ++r) {
           float* y = out.y + static_cast<std::size_t>(first + r) * out.stride +
@@ -200,11 +189,11 @@ struct KernelsOf {
                              Output out) {
     switch (w.packing) {
       case Packing::kF32:
-        return multiply_plain_as<F32Columns>(x, rows, w, begin, end, out);
+        return multiply_plain_as<typename V::F32Panel>(x, rows, w, begin, end, out);
       case Packing::kF16:
-        return multiply_plain_as<Fp16Columns>(x, rows, w, begin, end, out);
+        return multiply_plain_as<typename V::Fp16Panel>(x, rows, w, begin, end, out);
       case Packing::kBF16:
-        return multiply_plain_as<Bf16Columns>(x, rows, w, begin, end, out);
+        return multiply_plain_as<typename V::Bf16Panel>(x, rows, w, begin, end, out);
       default:
         return;
     }
@@ -231,9 +220,9 @@ struct KernelsOf {
     sum = V::sum(total);
   }
 
-  template <class Columns>
+  template <class Panel>
   static void attend(const AttendPage& t) {
-    using Element = typename Columns::Element;
+    using Element = typename Panel::Element;
     const auto* keys = static_cast<const Element*>(t.keys);
     const auto* values = static_cast<const Element*>(t.values);
     const auto heads = static_cast<std::size_t>(t.heads);
@@ -243,10 +232,10 @@ struct KernelsOf {
     for (int tile = 0; tile < kPage / kPanel; ++tile) {
       for (int p = 0; p < t.positions; ++p) {
         if (valid(p) <= tile * kPanel) continue;
-        panel_rows<Columns>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride,
-                            width, keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
-                            t.scores + static_cast<std::size_t>(p) * heads * kPage + tile * kPanel,
-                            kPage, false);
+        panel_rows<Panel>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
+                          keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
+                          t.scores + static_cast<std::size_t>(p) * heads * kPage + tile * kPanel,
+                          kPage, false);
       }
     }
     for (int p = 0; p < t.positions; ++p) {
@@ -258,14 +247,14 @@ struct KernelsOf {
     for (std::size_t column = 0; column < width; column += kPanel) {
       for (int p = 0; p < t.positions; ++p) {
         const std::size_t row = static_cast<std::size_t>(p) * heads;
-        panel_rows<Columns>(t.heads, t.scores + row * kPage, kPage, values + column * kPage,
-                            valid(p), t.outputs + row * width + column, width, false);
+        panel_rows<Panel>(t.heads, t.scores + row * kPage, kPage, values + column * kPage, valid(p),
+                          t.outputs + row * width + column, width, false);
       }
     }
   }
 
-  static void attend_bf16(const AttendPage& task) { attend<Bf16Columns>(task); }
-  static void attend_f32(const AttendPage& task) { attend<F32Columns>(task); }
+  static void attend_bf16(const AttendPage& task) { attend<typename V::Bf16Panel>(task); }
+  static void attend_f32(const AttendPage& task) { attend<typename V::F32Panel>(task); }
 
   static void merge(float& maximum, float& sum, float* output, float page_maximum, float page_sum,
                     const float* page_output, int width) {

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/model/cpu/panel.h"
+
 namespace kvfs::model::cpu {
 namespace {
 
@@ -59,19 +61,33 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
   }
 
-  // Sixteen columns of a panel, see panel_slot() in layout.h.
-  static void load_columns(const float* p, F& low, F& high) {
-    low = _mm256_loadu_ps(p);
-    high = _mm256_loadu_ps(p + 8);
-  }
-  static void load_bf16_columns(const std::uint16_t* p, F& low, F& high) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    low = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
-    high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-65536)));
-  }
   static F load_halves(const std::uint16_t* p) {  // 8 fp16, in order
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+
+  struct F32Panel : EightLanePanel<Avx2> {
+    using Element = float;
+    static void load(const float* b, int part, F (&columns)[2]) {
+      columns[0] = Avx2::load(b + 16 * part);
+      columns[1] = Avx2::load(b + 16 * part + 8);
+    }
+  };
+  struct Fp16Panel : EightLanePanel<Avx2> {
+    using Element = std::uint16_t;
+    static void load(const std::uint16_t* b, int part, F (&columns)[2]) {
+      columns[0] = load_halves(b + 16 * part);
+      columns[1] = load_halves(b + 16 * part + 8);
+    }
+  };
+  struct Bf16Panel : EightLanePanel<Avx2> {  // in bf16_slot() order
+    using Element = std::uint16_t;
+    static void load(const std::uint16_t* b, int part, F (&columns)[2]) {
+      b += 16 * part;
+      const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+      columns[0] = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+      columns[1] = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-65536)));
+    }
+  };
 
   // Exact products of one block (32 inputs) of Rows rows of int8 and Groups groups of 8 outputs:
   // sums[r][g] = a's row r (at a + r · row) times group g's block (at w + g · group).

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "engine/model/cpu/panel.h"
 #include "engine/model/dequantize.h"
 
 namespace kvfs::model::cpu {
@@ -72,17 +73,32 @@ struct Portable {
                   larger(larger(x[1], x[5]), larger(x[3], x[7])));
   }
 
-  static void load_columns(const float* p, F& low, F& high) {
-    low = load(p);
-    high = load(p + 8);
-  }
-  static void load_bf16_columns(const std::uint16_t* p, F& low, F& high) {
-    low = each([&](int i) { return bf16_to_float(p[2 * i]); });
-    high = each([&](int i) { return bf16_to_float(p[2 * i + 1]); });
-  }
   static F load_halves(const std::uint16_t* p) {
     return each([&](int i) { return fp16_to_float(p[i]); });
   }
+
+  struct F32Panel : EightLanePanel<Portable> {
+    using Element = float;
+    static void load(const float* b, int part, F (&columns)[2]) {
+      columns[0] = Portable::load(b + 16 * part);
+      columns[1] = Portable::load(b + 16 * part + 8);
+    }
+  };
+  struct Fp16Panel : EightLanePanel<Portable> {
+    using Element = std::uint16_t;
+    static void load(const std::uint16_t* b, int part, F (&columns)[2]) {
+      columns[0] = load_halves(b + 16 * part);
+      columns[1] = load_halves(b + 16 * part + 8);
+    }
+  };
+  struct Bf16Panel : EightLanePanel<Portable> {  // in bf16_slot() order
+    using Element = std::uint16_t;
+    static void load(const std::uint16_t* b, int part, F (&columns)[2]) {
+      b += 16 * part;
+      columns[0] = each([&](int i) { return bf16_to_float(b[2 * i]); });
+      columns[1] = each([&](int i) { return bf16_to_float(b[2 * i + 1]); });
+    }
+  };
 
   template <int Rows, int Groups>
   static void nibble_dots(const std::uint8_t* w, std::size_t group, const std::int8_t* a, int row,
