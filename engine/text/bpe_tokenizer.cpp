@@ -142,20 +142,38 @@ void BpeTokenizer::find_whole_pieces() {
 }
 
 std::vector<TokenId> BpeTokenizer::encode(std::string_view utf8, SpecialText special) const {
+  const TextPart part{utf8, special};
+  return encode_parts({&part, 1});
+}
+
+std::vector<TokenId> BpeTokenizer::encode_parts(std::span<const TextPart> parts) const {
+  std::string joined;
+  std::string_view text = parts.empty() ? std::string_view() : parts[0].text;
+  if (parts.size() > 1) {
+    for (const TextPart& part : parts) joined += part.text;
+    text = joined;
+  }
   std::vector<TokenId> out;
   std::size_t plain = 0;  // where text without added tokens began
-  for (std::size_t at = 0; at < utf8.size();) {
-    const Vocabulary::Added added = vocabulary_.added_at(utf8.substr(at), special);
-    if (added.id == kNoToken) {
-      ++at;
-      continue;
+  std::size_t end = 0;    // of the part
+  for (const TextPart& part : parts) {
+    std::size_t at = std::max(end, plain);
+    end += part.text.size();
+    while (at < end) {
+      const bool markup = part.special == SpecialText::kAsControl;
+      Vocabulary::Added added =
+          vocabulary_.added_at(markup ? text.substr(at, end - at) : text.substr(at), part.special);
+      if (added.id == kNoToken) {
+        ++at;
+        continue;
+      }
+      encode_text(text.substr(plain, at - plain), out);
+      out.push_back(added.id);
+      at += added.length;
+      plain = at;
     }
-    encode_text(utf8.substr(plain, at - plain), out);
-    out.push_back(added.id);
-    at += added.length;
-    plain = at;
   }
-  encode_text(utf8.substr(plain), out);
+  encode_text(text.substr(plain), out);
   return out;
 }
 

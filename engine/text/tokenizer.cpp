@@ -4,6 +4,15 @@
 
 namespace kvfs::text {
 
+std::vector<TokenId> Tokenizer::encode_parts(std::span<const TextPart> parts) const {
+  std::vector<TokenId> ids;
+  for (const TextPart& part : parts) {
+    const std::vector<TokenId> more = encode(part.text, part.special);
+    ids.insert(ids.end(), more.begin(), more.end());
+  }
+  return ids;
+}
+
 Result<std::unique_ptr<Tokenizer>> load_tokenizer(const container::GgufFile& file) {
   constexpr const char* kModel = "tokenizer.ggml.model";
   KVFS_ASSIGN(const std::string model, file.string_at(kModel));

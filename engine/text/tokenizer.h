@@ -1,11 +1,12 @@
 // Tokenizers: text ↔ token ids, by the model file's own definition.
 //
-// Immutable after loading; every method may be called from any thread at once. Encoding is linear in
-// the input and allocation is bounded by it.
+// Immutable after loading; every method may be called from any thread at once. Encoding is linear
+// in the input and allocation is bounded by it.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,12 @@ enum class SpecialText {
   kAsControl,  // templates' own markers: the token itself
 };
 
+// A stretch of a text that is put together from markup and users' words.
+struct TextPart {
+  std::string_view text;
+  SpecialText special;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -28,14 +35,20 @@ class Tokenizer {
   // Appends no BOS by itself. Input is UTF-8, checked by the caller.
   virtual std::vector<TokenId> encode(std::string_view utf8, SpecialText special) const = 0;
 
+  // The tokens of the parts joined: letters merge across their seams, but only what lies within
+  // parts that are kAsControl can become a control token.
+  virtual std::vector<TokenId> encode_parts(std::span<const TextPart> parts) const;
+
   // The bytes of one token as they appear in text; "" for an id without a token string (padding of
-  // the vocabulary) and for −1. Special tokens give their spelling. May be part of a UTF-8 sequence.
+  // the vocabulary) and for −1. Special tokens give their spelling. May be part of a UTF-8
+  // sequence.
   virtual std::string_view bytes_of(TokenId id) const = 0;
 
   virtual bool is_special(TokenId id) const = 0;  // control tokens: not printed in replies
   virtual std::int32_t vocab_size() const = 0;
 
-  // Tokens put before the first text of an empty state (raw template): what the tokenizer itself adds.
+  // Tokens put before the first text of an empty state (raw template): what the tokenizer itself
+  // adds.
   virtual std::vector<TokenId> begin_tokens() const = 0;
   // Tokens that end a turn or a text (EOS, EOT); generation stops after any of them.
   virtual const std::vector<TokenId>& end_tokens() const = 0;

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace kvfs::text {
@@ -18,5 +20,18 @@ Utf8Front utf8_front(std::string_view text);  // text must not be empty
 
 // Bytes up to the first sequence that is not valid; the text's size where all is.
 std::size_t valid_utf8_prefix(std::string_view text);
+
+// The code point that starts a text, which must be a whole sequence there.
+struct CodePoint {
+  std::uint32_t code = 0;
+  std::size_t length = 0;  // bytes
+};
+CodePoint code_point(std::string_view text);
+
+// Appends a code point; false, and nothing appended, for surrogates and what is past U+10FFFF.
+bool append_utf8(std::uint32_t code, std::string& out);
+
+// What Python's str.strip takes away, and Unicode's White_Space but for U+001C to U+001F.
+bool is_space(std::uint32_t code);
 
 }  // namespace kvfs::text

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,19 @@ inline std::vector<boost::json::value> golden_lines(const std::string& name) {
   std::vector<boost::json::value> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(boost::json::parse(line));
   return lines;
+}
+
+inline std::string file_text(const std::string& path) {
+  std::ifstream file(std::string(KVFS_REPO_DIR) + "/tests/engine/text/" + path);
+  EXPECT_TRUE(file) << path << " is missing";
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+inline std::string template_text(const std::string& family) {
+  return file_text("templates/" + family + ".jinja");
+}
+// What transformers renders of twenty conversations, by template (make_chat_goldens.py).
+inline boost::json::value chats_by_template() {
+  return boost::json::parse(file_text("goldens/chats_by_template.json"));
 }
 
 inline std::string text_of(const boost::json::value& value) {
