@@ -54,6 +54,12 @@ if(KVFS_SANITIZE)
   add_link_options(-fsanitize=${KVFS_SANITIZE})
 endif()
 
+if(KVFS_FUZZ)
+  set(fuzz -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${fuzz}>")
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
 # RUNPATH, not RPATH: LD_LIBRARY_PATH must be able to name another libtorch (scripts/pack-cuda).
 add_link_options(LINKER:--enable-new-dtags)
 

@@ -7,9 +7,9 @@
 namespace kvfs::text {
 namespace {
 
-constexpr std::size_t kShort = 48;  // bytes; most words are far below
-constexpr std::size_t kLongest = 1ULL
-                                 << 30;  // bytes; longer pieces are cut, so that places fit 32 bits
+constexpr std::size_t kShort = 48;  // symbols; most words are far below
+// Symbols; longer pieces are cut, so that places fit 32 bits.
+constexpr std::size_t kLongest = std::size_t{1} << 30;
 constexpr std::uint32_t kNoRank = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint32_t kNowhere = std::numeric_limits<std::uint32_t>::max();
 
@@ -41,23 +41,33 @@ const Bpe::Merge* Bpe::find(TokenId left, TokenId right) const {
 }
 
 void Bpe::encode(std::string_view piece, std::vector<TokenId>& out) const {
+  std::array<TokenId, kShort> few{};
+  std::vector<TokenId> many;
   for (; !piece.empty(); piece.remove_prefix(std::min(piece.size(), kLongest))) {
-    if (piece.size() <= kShort) {
-      encode_short(piece, out);
-    } else {
-      encode_long(piece.substr(0, kLongest), out);
+    const std::string_view part = piece.substr(0, kLongest);
+    if (part.size() > kShort) many.resize(part.size());
+    TokenId* const symbols = part.size() > kShort ? many.data() : few.data();
+    std::size_t count = 0;
+    for (const char byte : part) {
+      const TokenId id = byte_tokens_[static_cast<std::uint8_t>(byte)];
+      if (id != kNoToken) symbols[count++] = id;
     }
+    merge({symbols, count}, out);
   }
 }
 
-void Bpe::encode_short(std::string_view piece, std::vector<TokenId>& out) const {
+void Bpe::merge(std::span<const TokenId> symbols, std::vector<TokenId>& out) const {
+  for (; symbols.size() > kLongest; symbols = symbols.subspan(kLongest)) {
+    merge_long(symbols.first(kLongest), out);
+  }
+  symbols.size() <= kShort ? merge_short(symbols, out) : merge_long(symbols, out);
+}
+
+void Bpe::merge_short(std::span<const TokenId> symbols, std::vector<TokenId>& out) const {
   std::array<TokenId, kShort> ids{};
   std::array<Merge, kShort> merges{};  // of a place and the next
-  std::size_t count = 0;
-  for (const char byte : piece) {
-    const TokenId id = byte_tokens_[static_cast<std::uint8_t>(byte)];
-    if (id != kNoToken) ids[count++] = id;
-  }
+  std::size_t count = symbols.size();
+  std::copy(symbols.begin(), symbols.end(), ids.begin());
   const auto look_up = [&](std::size_t at) {
     const Merge* merge = at + 1 < count ? find(ids[at], ids[at + 1]) : nullptr;
     merges[at] = merge ? *merge : Merge{kNoRank, kNoToken};
@@ -81,16 +91,13 @@ void Bpe::encode_short(std::string_view piece, std::vector<TokenId>& out) const 
   out.insert(out.end(), ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count));
 }
 
-void Bpe::encode_long(std::string_view piece, std::vector<TokenId>& out) const {
+void Bpe::merge_long(std::span<const TokenId> given, std::vector<TokenId>& out) const {
   std::vector<Symbol> symbols;
-  symbols.reserve(piece.size());
-  for (const char byte : piece) {
-    const TokenId id = byte_tokens_[static_cast<std::uint8_t>(byte)];
-    if (id == kNoToken) continue;
+  symbols.reserve(given.size());
+  for (const TokenId id : given) {
     const auto at = static_cast<std::uint32_t>(symbols.size());
     symbols.push_back({id, at == 0 ? kNowhere : at - 1, at + 1});
   }
-  if (symbols.empty()) return;
   symbols.back().next = kNowhere;
 
   const auto merge_at = [&](std::uint32_t left) -> const Merge* {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -23,12 +24,14 @@ class Bpe {
   Bpe() { byte_tokens_.fill(kNoToken); }
 
   void set_byte(std::uint8_t byte, TokenId id) { byte_tokens_[byte] = id; }
-  // The first rank given to a pair stays.
+  // The first rank given to a pair stays. Pairs of one rank are joined from the left.
   void add_merge(TokenId left, TokenId right, std::uint32_t rank, TokenId joined);
 
-  // Appends the piece's tokens. A byte that the vocabulary has no token for is left out before
-  // merging, as the tokenizers library does where there is no unknown token.
+  // Appends the tokens of a piece whose symbols are its bytes. A byte that the vocabulary has no
+  // token for is left out before merging, as the tokenizers library does without an unknown token.
   void encode(std::string_view piece, std::vector<TokenId>& out) const;
+  // Appends what becomes of other symbols, which may be ids beyond the vocabulary's.
+  void merge(std::span<const TokenId> symbols, std::vector<TokenId>& out) const;
 
  private:
   struct Merge {
@@ -36,8 +39,8 @@ class Bpe {
     TokenId joined;
   };
   const Merge* find(TokenId left, TokenId right) const;
-  void encode_short(std::string_view piece, std::vector<TokenId>& out) const;
-  void encode_long(std::string_view piece, std::vector<TokenId>& out) const;
+  void merge_short(std::span<const TokenId> symbols, std::vector<TokenId>& out) const;
+  void merge_long(std::span<const TokenId> symbols, std::vector<TokenId>& out) const;
 
   std::array<TokenId, 256> byte_tokens_{};
   boost::unordered_flat_map<std::uint64_t, Merge> merges_;  // by both ids

@@ -40,17 +40,6 @@ Result<std::vector<std::string>> around(const std::string& text,
   return pieces;
 }
 
-// Says in which file and field a template that was refused stands.
-template <class T>
-Result<T> told_where(Result<T> result, const std::string& field) {
-  constexpr std::string_view kPlace = "the chat template";
-  if (result) return result;
-  Error& error = result.error();
-  if (error.what.starts_with(kPlace)) error.what.replace(0, kPlace.size(), field);
-  error.way_out = "use the model with template=raw";
-  return result;
-}
-
 std::string_view without_blanks(std::string_view text) {
   return text.substr(std::min(text.find_first_not_of(kBlanks), text.size()));
 }
@@ -229,6 +218,16 @@ std::vector<TokenId> ChatTemplate::prompt(const std::vector<TokenId>& history,
   }
   if (tail == TailKind::kEmpty) return encode(opening().user, trimmed(text), ask_);
   return encode(turn_after(history, tail), trimmed(text), ask_);
+}
+
+Result<std::unique_ptr<ChatTemplate>> told_where(Result<std::unique_ptr<ChatTemplate>> result,
+                                                 const std::string& field) {
+  constexpr std::string_view kPlace = "the chat template";
+  if (result) return result;
+  Error& error = result.error();
+  if (error.what.starts_with(kPlace)) error.what.replace(0, kPlace.size(), field);
+  error.way_out = "use the model with template=raw";
+  return result;
 }
 
 Result<std::unique_ptr<ChatTemplate>> load_chat_template(const container::GgufFile& file,

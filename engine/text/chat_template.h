@@ -91,5 +91,12 @@ class ChatTemplate {
 // From tokenizer.chat_template. kNotFound: the model has none (its states use raw).
 Result<std::unique_ptr<ChatTemplate>> load_chat_template(const container::GgufFile& file,
                                                          const Tokenizer& tokenizer);
+// From a Hugging Face folder's chat_template.jinja, or its tokenizer_config.json.
+Result<std::unique_ptr<ChatTemplate>> load_chat_template(const std::filesystem::path& folder,
+                                                         const Tokenizer& tokenizer);
+
+// Says in an error of ChatTemplate::load in which file and field the template stands.
+Result<std::unique_ptr<ChatTemplate>> told_where(Result<std::unique_ptr<ChatTemplate>> result,
+                                                 const std::string& field);
 
 }  // namespace kvfs::text

@@ -1,5 +1,6 @@
 #include "engine/text/pretokenizer.h"
 
+#include <algorithm>
 #include <array>
 
 namespace kvfs::text {
@@ -24,93 +25,107 @@ constexpr std::string_view kNewestDigits = R"(\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16
 constexpr std::string_view kSpaces =
     R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 
-// Stages are written with the letters L, N, D, S in braces for the classes' insides above.
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?[{L}]+| ?[{N}]+| ?[^{S}{L}{N}]+|[{S}]+(?![^{S}])|[{S}]+)";
-constexpr std::string_view kLlama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n{L}{N}]?[{L}]+|[{N}]{1,3}| ?[^{S}{L}{N}]+[\r\n]*)"
-    R"(|[{S}]*[\r\n]+|[{S}]+(?![^{S}])|[{S}]+)";
-constexpr std::string_view kQwen2 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n{L}{N}]?[{L}]+|[{N}]| ?[^{S}{L}{N}]+[\r\n]*)"
-    R"(|[{S}]*[\r\n]+|[{S}]+(?![^{S}])|[{S}]+)";
-constexpr std::string_view kOneDigit = "[{N}{D}]";
-
-struct Known {
-  std::string_view name;
-  std::array<std::string_view, 2> stages;
-  bool ignores_merges = false;
-  bool adds_bos = false;
+// Letters a pattern may name by a class, as tokenizers understands them. {D} is the program's own.
+struct Class {
+  std::string_view name, inside;
 };
-constexpr std::array<Known, 4> kKnown = {{
-    {"smollm", {kOneDigit, kGpt2}},
-    {"gpt-2", {kGpt2, {}}},
-    {"llama-bpe", {kLlama3, {}}, true, true},
-    {"qwen2", {kQwen2, {}}},
-}};
+constexpr std::array<Class, 5> kClasses = {{{R"(\p{L})", kLetters},
+                                            {R"(\p{N})", kNumbers},
+                                            {R"(\s)", kSpaces},
+                                            {"{D}", kNewestDigits},
+                                            {R"(\w)", R"(\p{L}\p{M}\p{N}\p{Pc})"}}};
 
-std::string expand(std::string_view stage) {
-  std::string pattern;
-  for (std::size_t i = 0; i < stage.size(); ++i) {
-    const std::string_view part = stage.substr(i, 3);
-    std::string_view inside;
-    if (part == "{L}") inside = kLetters;
-    if (part == "{N}") inside = kNumbers;
-    if (part == "{D}") inside = kNewestDigits;
-    if (part == "{S}") inside = kSpaces;
-    if (inside.empty()) {
-      pattern += stage[i];
+// The pattern with those classes spelled out.
+std::string expand(std::string_view pattern) {
+  std::string out;
+  bool in_class = false;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const std::string_view rest = pattern.substr(i);
+    const auto* found = std::find_if(kClasses.begin(), kClasses.end(), [&](const Class& known) {
+      return rest.starts_with(known.name);
+    });
+    if (found != kClasses.end() && (found->name != "{D}" || in_class)) {
+      out += in_class ? "" : "[";
+      out += found->inside;
+      out += in_class ? "" : "]";
+      i += found->name.size() - 1;
+    } else if (rest.starts_with(R"(\S)") && !in_class) {
+      out.append("[^").append(kSpaces).append("]");
+      ++i;
+    } else if (rest[0] == '\\' && rest.size() > 1) {
+      out.append(rest.substr(0, 2));
+      ++i;
     } else {
-      pattern += inside;
-      i += part.size() - 1;
+      if (rest[0] == '[' && !in_class) {
+        in_class = true;
+      } else if (rest[0] == ']') {
+        in_class = false;
+      }
+      out += rest[0];
     }
   }
-  return pattern;
+  return out;
 }
 
 }  // namespace
 
-Result<PreTokenizer> PreTokenizer::named(const std::string& name) {
-  std::string names;
-  for (const Known& known : kKnown) {
-    names += (names.empty() ? "" : ", ") + std::string(known.name);
-    if (known.name != name) continue;
-    PreTokenizer out;
-    for (const std::string_view stage : known.stages) {
-      if (stage.empty()) continue;
-      KVFS_ASSIGN(Regex regex, Regex::compile(expand(stage)));
-      out.stages_.push_back(std::move(regex));
-    }
-    out.ignores_merges_ = known.ignores_merges;
-    out.adds_bos_ = known.adds_bos;
-    return out;
+Status PreTokenizer::add(std::string_view pattern, Cut cut, bool trusted) {
+  constexpr std::size_t kLongest = 16 * 1024;
+  if (!trusted && pattern.size() > kLongest) {
+    return fail(ErrorCode::kInvalid, "the pattern",
+                "it has " + std::to_string(pattern.size()) + " bytes, the most is " +
+                    std::to_string(kLongest));
   }
-  return fail(ErrorCode::kUnsupported, "tokenizer.ggml.pre",
-              "the pre-tokenizer \"" + name + "\" is not known",
-              "use a model whose pre-tokenizer is one of " + names);
+  KVFS_ASSIGN(Regex regex, Regex::compile(expand(pattern), trusted));
+  stages_.push_back({std::move(regex), cut});
+  return {};
 }
 
 PreTokenizer::Pieces::Pieces(const PreTokenizer& owner, std::string_view text)
-    : owner_(owner), levels_(owner.stages_.size()) {
-  levels_.front().piece = text;
+    : owner_(owner), levels_(owner.stages_.size()), whole_(text) {
+  if (!levels_.empty()) levels_.front().piece = text;
+}
+
+// The next match at or after what is cut, if it is not known yet.
+void PreTokenizer::Pieces::find(Level& level, std::size_t stage) {
+  if (level.match.end > level.at) return;
+  const std::size_t size = level.piece.size();
+  level.match =
+      owner_.stages_[stage].regex.find(level.piece, level.at, scratch_).value_or(Span{size, size});
+  if (level.match.end == level.match.begin) level.match = {size, size};  // of nothing: no match
 }
 
 bool PreTokenizer::Pieces::cut(std::size_t stage, std::string_view& piece) {
   Level& level = levels_[stage];
+  const Cut how = owner_.stages_[stage].cut;
   while (level.at < level.piece.size()) {
-    if (level.match.end <= level.at) {
-      const auto found = owner_.stages_[stage].find(level.piece, level.at, scratch_);
-      level.match = found.value_or(Span{level.piece.size(), level.piece.size()});
-    }
+    find(level, stage);
+    const std::size_t begin = level.at;
     const bool gap = level.match.begin > level.at;
-    const std::size_t end = gap ? level.match.begin : level.match.end;
-    piece = level.piece.substr(level.at, end - level.at);
-    level.at = end;
+    level.at = gap ? level.match.begin : level.match.end;
+    if (gap && how == Cut::kMergedWithPrevious) level.at = std::max(level.at, level.match.end);
+    if (!gap && how == Cut::kMergedWithNext) {
+      find(level, stage);
+      level.at = level.match.begin;
+    }
+    if (!gap && how == Cut::kContiguous) {
+      for (find(level, stage); level.match.begin == level.at && level.at < level.piece.size();
+           find(level, stage)) {
+        level.at = level.match.end;
+      }
+    }
+    if ((gap && how == Cut::kOnlyMatches) || (!gap && how == Cut::kRemoved)) continue;
+    piece = level.piece.substr(begin, level.at - begin);
     return true;
   }
   return false;
 }
 
 bool PreTokenizer::Pieces::next(std::string_view& piece) {
+  if (levels_.empty()) {
+    piece = std::exchange(whole_, {});
+    return !piece.empty();
+  }
   std::size_t stage = levels_.size() - 1;
   while (true) {
     if (cut(stage, piece)) {

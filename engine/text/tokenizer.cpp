@@ -1,6 +1,6 @@
 #include "engine/text/tokenizer.h"
 
-#include "engine/text/bpe_tokenizer.h"
+#include "engine/text/readers.h"
 
 namespace kvfs::text {
 
@@ -14,12 +14,10 @@ std::vector<TokenId> Tokenizer::encode_parts(std::span<const TextPart> parts) co
 }
 
 Result<std::unique_ptr<Tokenizer>> load_tokenizer(const container::GgufFile& file) {
-  constexpr const char* kModel = "tokenizer.ggml.model";
-  KVFS_ASSIGN(const std::string model, file.string_at(kModel));
-  if (model == "gpt2") return BpeTokenizer::load(file);
-  return fail(ErrorCode::kUnsupported, file.path().string() + ": " + kModel,
-              "the tokenizer \"" + model + "\" is not known",
-              "use a model whose tokenizer is gpt2 (byte-level BPE)");
+  KVFS_ASSIGN(TokenizerSpec spec, read_gguf_tokenizer(file));
+  auto built = Pipeline::build(std::move(spec));
+  if (!built) built.error().what = file.path().string() + ": tokenizer.ggml.tokens";
+  return built;
 }
 
 }  // namespace kvfs::text

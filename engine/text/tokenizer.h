@@ -4,6 +4,7 @@
 // in the input and allocation is bounded by it.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -62,6 +63,10 @@ class Tokenizer {
 
 // From tokenizer.ggml.*; kUnsupported names a model or pre-tokenizer that is not known.
 Result<std::unique_ptr<Tokenizer>> load_tokenizer(const container::GgufFile& file);
+
+// From a Hugging Face folder: tokenizer.json, or else tokenizer.model, with the end tokens that its
+// configuration files name. kUnsupported gives the JSON path of a component that is not known.
+Result<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder);
 
 // Holds back an incomplete UTF-8 tail between pieces, so that streamed replies are always valid
 // UTF-8; bytes that can never become valid are replaced by U+FFFD. One owner, no locking.

@@ -9,8 +9,6 @@
 namespace kvfs::text {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
-
 struct Lead {
   std::size_t length;                    // 0: cannot start a sequence
   std::uint8_t low = 0x80, high = 0xBF;  // what the second byte may be

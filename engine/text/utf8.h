@@ -9,6 +9,9 @@
 
 namespace kvfs::text {
 
+inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";    // ▁, U+2581
+inline constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
 // What the front of a text is.
 struct Utf8Front {
   std::size_t length =

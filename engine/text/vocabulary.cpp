@@ -1,19 +1,12 @@
 #include "engine/text/vocabulary.h"
 
 #include <algorithm>
-#include <limits>
+#include <charconv>
 
 #include "engine/text/utf8.h"
 
 namespace kvfs::text {
 namespace {
-
-constexpr const char* kTokens = "tokenizer.ggml.tokens";
-constexpr const char* kTypes = "tokenizer.ggml.token_type";
-
-std::string where(const container::GgufFile& file, const char* field) {
-  return file.path().string() + ": " + field;
-}
 
 // GPT-2's alphabet: printable Latin-1 stands for itself, every other byte for U+0100 and up, in
 // order.
@@ -28,6 +21,28 @@ std::array<std::int16_t, 0x180> byte_alphabet() {
   return bytes;
 }
 
+// "<0x0A>" → 10.
+std::optional<std::uint8_t> named_byte(std::string_view spelling) {
+  if (spelling.size() != 6 || !spelling.starts_with("<0x") || spelling[5] != '>') {
+    return std::nullopt;
+  }
+  std::uint8_t byte = 0;
+  const char* end = spelling.data() + 5;
+  const auto read = std::from_chars(spelling.data() + 3, end, byte, 16);
+  if (read.ec != std::errc() || read.ptr != end) return std::nullopt;
+  return byte;
+}
+
+std::string without_metaspace(std::string_view spelling) {
+  std::string out;
+  for (std::size_t at = 0; at < spelling.size();) {
+    const bool space = spelling.substr(at).starts_with(kMetaspace);
+    out += space ? ' ' : spelling[at];
+    at += space ? kMetaspace.size() : 1;
+  }
+  return out;
+}
+
 }  // namespace
 
 std::optional<std::string> Vocabulary::from_byte_level(std::string_view spelling) {
@@ -38,10 +53,7 @@ std::optional<std::string> Vocabulary::from_byte_level(std::string_view spelling
   for (std::size_t i = 0; i < spelling.size();) {
     const Utf8Front front = utf8_front(spelling.substr(i));
     if (!front.valid || front.length > kTwoBytes) return std::nullopt;
-    std::size_t code = static_cast<std::uint8_t>(spelling[i]);
-    if (front.length == kTwoBytes) {
-      code = (code & 0x1FU) << 6U | (static_cast<std::uint8_t>(spelling[i + 1]) & 0x3FU);
-    }
+    const std::size_t code = code_point(spelling.substr(i)).code;
     if (code >= alphabet.size() || alphabet[code] < 0) return std::nullopt;
     bytes += static_cast<char>(alphabet[code]);
     i += front.length;
@@ -49,138 +61,105 @@ std::optional<std::string> Vocabulary::from_byte_level(std::string_view spelling
   return bytes;
 }
 
-Result<Vocabulary> Vocabulary::load(const container::GgufFile& file) {
-  KVFS_ASSIGN(const container::GgufArray* tokens, file.array_at(kTokens));
-  const std::vector<std::string>& spellings = tokens->strings;
-  if (spellings.empty()) {
-    return fail(ErrorCode::kInvalid, where(file, kTokens), "it holds no strings",
-                "convert the model again, with its vocabulary");
-  }
-  if (spellings.size() > std::numeric_limits<TokenId>::max()) {
-    return fail(ErrorCode::kInvalid, where(file, kTokens), "more tokens than there are ids");
-  }
+void Vocabulary::Strings::add(std::string_view text) {
+  bytes.insert(bytes.end(), text.begin(), text.end());
+  ends.push_back(bytes.size());
+}
+
+std::string_view Vocabulary::Strings::at(std::size_t place) const {
+  const std::size_t begin = place == 0 ? 0 : ends[place - 1];
+  return {bytes.data() + begin, ends[place] - begin};
+}
+
+Vocabulary Vocabulary::build(const std::vector<SpelledToken>& tokens, Spelling spelling,
+                             std::int32_t size) {
   Vocabulary out;
-  out.kinds_.assign(spellings.size(), Kind::kPlain);
-  out.size_ = static_cast<std::int32_t>(spellings.size());
-  KVFS_TRY(out.read_kinds(file));
-  KVFS_TRY(out.read_size(file));
-  for (std::size_t i = 0; i < spellings.size(); ++i) {
-    std::string bytes = out.kinds_[i] == Kind::kUnused ? "" : spellings[i];
-    if (out.kinds_[i] == Kind::kPlain) {
-      if (auto plain = from_byte_level(spellings[i])) {
-        bytes = std::move(*plain);
+  out.size_ = size;
+  out.bytes_.fill(kNoToken);
+  for (const SpelledToken& token : tokens) {
+    TokenKind kind = token.kind;
+    std::string spelled = kind == TokenKind::kUnused ? "" : token.text;
+    std::string shown = spelled;
+    if (kind == TokenKind::kByte) {
+      const auto byte = named_byte(spelled);
+      const auto id = static_cast<TokenId>(out.kinds_.size());
+      if (byte) out.bytes_[*byte] = id;
+      if (byte) shown = std::string(1, static_cast<char>(*byte));
+    } else if (kind == TokenKind::kPlain && spelling == Spelling::kByteLevel) {
+      if (auto plain = from_byte_level(spelled)) {
+        spelled = shown = std::move(*plain);
       } else {
-        out.kinds_[i] = Kind::kLiteral;
+        kind = TokenKind::kLiteral;
       }
+    } else if (spelling == Spelling::kMetaspace && kind != TokenKind::kControl) {
+      shown = without_metaspace(spelled);
     }
-    out.bytes_.insert(out.bytes_.end(), bytes.begin(), bytes.end());
-    out.ends_.push_back(out.bytes_.size());
+    out.spelled_.add(spelled);
+    if (spelling != Spelling::kByteLevel) out.shown_.add(shown);
+    out.kinds_.push_back(kind);
   }
   out.index();
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const auto id = static_cast<TokenId>(i);
+    if (tokens[i].mergeable) out.plain_.try_emplace(out.spelling_of(id), id);
+  }
   return out;
-}
-
-Status Vocabulary::read_kinds(const container::GgufFile& file) {
-  if (!file.has(kTypes)) return {};
-  KVFS_ASSIGN(const container::GgufArray* types, file.array_at(kTypes));
-  if (types->integers.size() != kinds_.size()) {
-    return fail(ErrorCode::kInvalid, where(file, kTypes),
-                std::to_string(types->integers.size()) + " types for " +
-                    std::to_string(kinds_.size()) + " tokens");
-  }
-  for (std::size_t i = 0; i < kinds_.size(); ++i) {
-    switch (types->integers[i]) {  // ggml's token types
-      case 1:
-      case 6:
-        kinds_[i] = Kind::kPlain;
-        break;
-      case 2:
-      case 3:
-        kinds_[i] = Kind::kControl;
-        break;
-      case 4:
-        kinds_[i] = Kind::kUserDefined;
-        break;
-      case 5:
-        kinds_[i] = Kind::kUnused;
-        break;
-      default:
-        return fail(ErrorCode::kInvalid, where(file, kTypes),
-                    "token " + std::to_string(i) + " has type " +
-                        std::to_string(types->integers[i]) + ", types are 1 to 6");
-    }
-  }
-  return {};
-}
-
-// The model may have more rows than there are strings.
-Status Vocabulary::read_size(const container::GgufFile& file) {
-  if (!file.has("general.architecture")) return {};
-  KVFS_ASSIGN(const std::string family, file.string_at("general.architecture"));
-  const std::string key = family + ".vocab_size";
-  if (!file.has(key)) return {};
-  KVFS_ASSIGN(const std::uint64_t rows, file.unsigned_at(key));
-  if (rows > std::numeric_limits<std::int32_t>::max()) {
-    return fail(ErrorCode::kInvalid, where(file, key.c_str()),
-                std::to_string(rows) + " is more than there are ids");
-  }
-  size_ = std::max(size_, static_cast<std::int32_t>(rows));
-  return {};
 }
 
 void Vocabulary::index() {
   plain_.reserve(kinds_.size());
   for (TokenId id = 0; id < static_cast<TokenId>(kinds_.size()); ++id) {
-    const std::string_view bytes = bytes_of(id);
-    if (bytes.empty()) continue;
-    const Kind kind = kinds_[static_cast<std::size_t>(id)];
-    if (kind == Kind::kPlain) {
-      plain_.insert_or_assign(bytes, id);
-    } else if (kind == Kind::kControl || kind == Kind::kUserDefined) {
-      added_[static_cast<std::uint8_t>(bytes[0])].push_back(id);
+    const std::string_view text = spelling_of(id);
+    if (text.empty()) continue;
+    const TokenKind kind = kind_of(id);
+    if (kind == TokenKind::kPlain) {
+      plain_.insert_or_assign(text, id);
+    } else if (kind == TokenKind::kControl || kind == TokenKind::kUserDefined) {
+      added_[static_cast<std::uint8_t>(text[0])].push_back(id);
     }
   }
   for (std::vector<TokenId>& ids : added_) {
     std::stable_sort(ids.begin(), ids.end(), [this](TokenId a, TokenId b) {
-      return bytes_of(a).size() > bytes_of(b).size();
+      return spelling_of(a).size() > spelling_of(b).size();
     });
   }
 }
 
+std::string_view Vocabulary::spelling_of(TokenId id) const {
+  const auto at = static_cast<std::size_t>(id);
+  return id < 0 || at >= kinds_.size() ? std::string_view() : spelled_.at(at);
+}
+
 std::string_view Vocabulary::bytes_of(TokenId id) const {
   const auto at = static_cast<std::size_t>(id);
-  if (id < 0 || at >= ends_.size()) return {};
-  const std::size_t begin = at == 0 ? 0 : ends_[at - 1];
-  return {bytes_.data() + begin, ends_[at] - begin};
+  if (id < 0 || at >= kinds_.size()) return {};
+  return shown_.ends.empty() ? spelled_.at(at) : shown_.at(at);
 }
 
-bool Vocabulary::is_control(TokenId id) const {
-  return id >= 0 && static_cast<std::size_t>(id) < kinds_.size() &&
-         kinds_[static_cast<std::size_t>(id)] == Kind::kControl;
+TokenKind Vocabulary::kind_of(TokenId id) const {
+  const auto at = static_cast<std::size_t>(id);
+  return id < 0 || at >= kinds_.size() ? TokenKind::kUnused : kinds_[at];
 }
 
-TokenId Vocabulary::plain(std::string_view bytes) const {
-  const auto found = plain_.find(bytes);
+TokenId Vocabulary::plain(std::string_view spelling) const {
+  const auto found = plain_.find(spelling);
   return found == plain_.end() ? kNoToken : found->second;
 }
 
-Vocabulary::Added Vocabulary::added_at(std::string_view text, SpecialText special) const {
-  for (const TokenId id : added_[static_cast<std::uint8_t>(text[0])]) {
-    if (special == SpecialText::kAsText && is_control(id)) continue;
-    const std::string_view spelling = bytes_of(id);
-    if (text.starts_with(spelling)) return {id, spelling.size()};
-  }
-  return {};
-}
-
 bool Vocabulary::is_added(std::string_view spelling) const {
-  return !spelling.empty() && added_at(spelling, SpecialText::kAsControl).length == spelling.size();
+  if (spelling.empty()) return false;
+  const auto& ids = added_[static_cast<std::uint8_t>(spelling[0])];
+  return std::any_of(ids.begin(), ids.end(),
+                     [&](TokenId id) { return spelling_of(id) == spelling; });
 }
 
 TokenId Vocabulary::control(std::string_view spelling) const {
-  if (!is_added(spelling)) return kNoToken;
-  const TokenId id = added_at(spelling, SpecialText::kAsControl).id;
-  return is_control(id) ? id : kNoToken;
+  if (spelling.empty()) return kNoToken;
+  const auto& ids = added_[static_cast<std::uint8_t>(spelling[0])];
+  const auto found = std::find_if(ids.begin(), ids.end(), [&](TokenId id) {
+    return is_control(id) && spelling_of(id) == spelling;
+  });
+  return found == ids.end() ? kNoToken : *found;
 }
 
 }  // namespace kvfs::text

@@ -1,10 +1,11 @@
-// The token strings of a byte-level BPE model file (`tokenizer.ggml.tokens` and `token_type`), as
-// the bytes they stand for, and the ways back from bytes and spellings to ids.
+// The token strings of a model, as its algorithm spells them and as the bytes they stand for, and
+// the ways back from spellings to ids.
 //
-// Immutable after load: any thread. Views returned live as long as the vocabulary.
+// Immutable once built: any thread. Views returned live as long as the vocabulary.
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,36 +14,68 @@
 #include <boost/unordered/unordered_flat_map.hpp>
 
 #include "codec/base/ids.h"
-#include "codec/container/gguf.h"
 #include "engine/text/bpe.h"
 #include "engine/text/tokenizer.h"
 
 namespace kvfs::text {
 
+enum class TokenKind : std::uint8_t {
+  kPlain,
+  kLiteral,  // plain, but in letters that merging never makes
+  kByte,     // <0x0A>: one byte of what has no token
+  kUnknown,
+  kControl,
+  kUserDefined,  // found in every text, before anything is cut
+  kUnused,       // padding
+};
+
+// How a file spells what its plain tokens stand for.
+enum class Spelling {
+  kByteLevel,  // GPT-2's letters for bytes; the algorithm then works on the bytes
+  kMetaspace,  // ▁ for a space; the algorithm works on the spelling
+  kPlain,      // as it is
+};
+
+struct SpelledToken {
+  std::string text;
+  TokenKind kind = TokenKind::kPlain;
+  double score = 0;
+  bool mergeable = false;  // user-defined, but the algorithm can make it too
+};
+
+// How an added token of a tokenizer.json is looked for.
+struct AddedRule {
+  bool lstrip = false, rstrip = false;  // takes the white space beside it
+  bool single_word = false;             // not within a word
+  bool normalized = false;              // in the text that the normalizer has made
+};
+
 class Vocabulary {
  public:
-  // Errors name the field.
-  static Result<Vocabulary> load(const container::GgufFile& file);
+  // `size` counts padding too, and is not below the number of tokens.
+  static Vocabulary build(const std::vector<SpelledToken>& tokens, Spelling spelling,
+                          std::int32_t size);
 
-  std::int32_t size() const { return size_; }  // padding without strings included
+  std::int32_t size() const { return size_; }
   std::size_t strings() const { return kinds_.size(); }
-  std::string_view bytes_of(TokenId id) const;
-  bool is_control(TokenId id) const;
+  std::string_view bytes_of(TokenId id) const;  // as it shows in text
+  std::string_view spelling_of(TokenId id) const;
+  TokenKind kind_of(TokenId id) const;  // kUnused for ids without a string
+  bool is_control(TokenId id) const {
+    const TokenKind kind = kind_of(id);
+    return kind == TokenKind::kControl || kind == TokenKind::kUnknown;
+  }
 
-  // The token that merging can make of these bytes; kNoToken where there is none. Control and
-  // user-defined tokens are never the answer.
-  TokenId plain(std::string_view bytes) const;
+  // The token that the algorithm can make of this spelling; kNoToken where there is none. Control
+  // and user-defined tokens are never the answer.
+  TokenId plain(std::string_view spelling) const;
+  TokenId byte(std::uint8_t byte) const { return bytes_[byte]; }  // <0x..>; kNoToken
 
-  struct Added {
-    TokenId id = kNoToken;
-    std::size_t length = 0;
-  };
-  // The longest control or user-defined token whose spelling starts the text (user-defined ones
-  // alone in users' text); kNoToken where none does.
-  Added added_at(std::string_view text, SpecialText special) const;
   TokenId control(
       std::string_view spelling) const;            // kNoToken where there is no such control token
   bool is_added(std::string_view spelling) const;  // control or user-defined
+  // Control and user-defined tokens by their first byte, the longest first.
+  const std::vector<TokenId>& added_by(std::uint8_t first) const { return added_[first]; }
 
   // Byte-level spelling ("Ġthe") → bytes (" the"); nullopt where it has letters of no byte.
   static std::optional<std::string> from_byte_level(std::string_view spelling);
@@ -51,24 +84,22 @@ class Vocabulary {
   Vocabulary& operator=(Vocabulary&&) = default;
 
  private:
-  enum class Kind : std::uint8_t {
-    kPlain,
-    kLiteral,  // plain, but in letters that merging never makes
-    kControl,
-    kUserDefined,  // found in every text, before anything is cut
-    kUnused,       // padding
+  // Strings one after the other; moving keeps them in place.
+  struct Strings {
+    std::vector<char> bytes;
+    std::vector<std::size_t> ends;
+    void add(std::string_view text);
+    std::string_view at(std::size_t place) const;
   };
   Vocabulary() = default;
-  Status read_kinds(const container::GgufFile& file);
-  Status read_size(const container::GgufFile& file);
   void index();
 
-  std::vector<char> bytes_;        // of all tokens, one after the other; moving keeps it in place
-  std::vector<std::size_t> ends_;  // of each token in bytes_
-  std::vector<Kind> kinds_;
+  Strings spelled_, shown_;  // shown_ is empty where nothing differs
+  std::vector<TokenKind> kinds_;
   std::int32_t size_ = 0;
-  boost::unordered_flat_map<std::string_view, TokenId> plain_;  // into bytes_
-  std::array<std::vector<TokenId>, 256> added_;                 // by first byte, longest first
+  std::array<TokenId, 256> bytes_{};
+  boost::unordered_flat_map<std::string_view, TokenId> plain_;  // into spelled_
+  std::array<std::vector<TokenId>, 256> added_;
 };
 
 }  // namespace kvfs::text

@@ -1,11 +1,12 @@
-// Tokenizing and detokenizing English, code and hostile text with a model file's tokenizer, in
-// MB/s.
+// Tokenizing and detokenizing English, code and hostile text with a model file's tokenizer and
+// with small ones of every kind, in MB/s.
 //   bench_text [--benchmark_filter=…]    (KVFS_MODEL names another model file)
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <benchmark/benchmark.h>
 
@@ -76,6 +77,20 @@ int run(int argc, char** argv) {
   }
   add("decode english",
       [&, text = english()](benchmark::State& state) { decode(state, **tokenizer, text); });
+  // Small tokenizers of every kind; "line" is ten megabytes of one letter.
+  std::vector<std::unique_ptr<Tokenizer>> kinds;
+  for (const char* kind : {"byte_level", "split_nfc", "llama_like", "words_unk", "unigram",
+                           "unigram_first", "spm_bpe", "spm_unigram"}) {
+    auto loaded = load_tokenizer(std::filesystem::path(KVFS_REPO_DIR) /
+                                 "tests/engine/text/tokenizers" / kind);
+    if (!loaded) return std::fprintf(stderr, "%s\n", loaded.error().message().c_str()), 1;
+    kinds.push_back(*std::move(loaded));
+    for (const auto& [name, text] :
+         {std::pair("english", english()), std::pair("line", std::string(10 * kBytes, 'a'))}) {
+      add((std::string(kind) + " " + name).c_str(),
+          [&one = *kinds.back(), text](benchmark::State& state) { encode(state, one, text); });
+    }
+  }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   return 0;

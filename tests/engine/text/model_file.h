@@ -1,6 +1,7 @@
 // Model files for tests: the default model, and tiny made-up GGUF files of metadata alone.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -57,6 +58,14 @@ class GgufBytes {
       body_.number(std::uint32_t{5});
       body_.number(std::uint64_t{values.size()});
       for (const std::int32_t value : values) body_.number(value);
+    });
+  }
+
+  GgufBytes& reals(const std::string& key, const std::vector<float>& values) {
+    return entry(key, 9, [&] {
+      body_.number(std::uint32_t{6});
+      body_.number(std::uint64_t{values.size()});
+      for (const float value : values) body_.number(std::bit_cast<std::uint32_t>(value));
     });
   }
 
