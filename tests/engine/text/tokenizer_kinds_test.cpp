@@ -152,9 +152,12 @@ TEST(KindsOfTokenizers, TakeTenMegabytesOfOneLetterInSeconds) {
       std::string line;
       while (line.size() < 10'000'000) line += letter;
       const auto start = std::chrono::steady_clock::now();
-      EXPECT_GT(tokenizer->encode(line, SpecialText::kAsText).size(), 0U);
+      const std::size_t count = tokenizer->encode(line, SpecialText::kAsText).size();
       const double seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      if (letter != " ") {  // which some take away
+        EXPECT_GT(count, 0U);
+      }
       RecordProperty(std::string(name) + " of \"" + letter + "\", s", std::to_string(seconds));
       EXPECT_LT(seconds, 5 * 6) << name << " of \"" << letter
                                 << "\"";  // with room for a busy machine
