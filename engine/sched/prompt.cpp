@@ -54,7 +54,8 @@ struct Renderer {
     }
     std::vector<TokenId> ids;
     if (history.ids.empty()) ids = card.tokenizer->begin_tokens();
-    const auto more = card.tokenizer->encode(text, text::SpecialText::kAsText);
+    const text::TextPart part{text, text::SpecialText::kAsText};
+    const auto more = card.tokenizer->encode_after(history.ids, {&part, 1});
     ids.insert(ids.end(), more.begin(), more.end());
     return ids;
   }

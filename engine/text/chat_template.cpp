@@ -113,8 +113,9 @@ Status ChatTemplate::find_turns() {
     const std::size_t at = spelling.empty() ? std::string::npos : opening.rfind(spelling);
     if (at != std::string::npos) opening.remove_prefix(at + spelling.size());
   }
-  user_form_ = form_of(without_blanks(turn_));
-  reply_form_ = form_of(without_blanks(opening));
+  // A tokenizer may put a space before them here and none there.
+  user_form_ = without_blanks(form_of(without_blanks(turn_)));
+  reply_form_ = without_blanks(form_of(without_blanks(opening)));
   for (const std::string_view markup : {without_blanks(turn_), without_blanks(opening)}) {
     const std::vector<TokenId> ids = tokenizer_.encode(markup, SpecialText::kAsControl);
     if (!ids.empty() && tokenizer_.is_special(ids[0])) openers_.push_back(form_of({ids[0]}));
@@ -188,22 +189,24 @@ std::string_view ChatTemplate::trimmed(std::string_view text) const {
   return text.substr(0, text.find_last_not_of(kBlanks) + 1);
 }
 
-std::vector<TokenId> ChatTemplate::encode(std::string_view before, std::string_view text,
+std::vector<TokenId> ChatTemplate::encode(const std::vector<TokenId>& history,
+                                          std::string_view before, std::string_view text,
                                           std::string_view after) const {
   const std::array<TextPart, 3> parts = {{{before, SpecialText::kAsControl},
                                           {text, SpecialText::kAsText},
                                           {after, SpecialText::kAsControl}}};
-  return tokenizer_.encode_parts(parts);
+  return tokenizer_.encode_after(history, parts);
 }
 
 std::vector<TokenId> ChatTemplate::feed(const std::vector<TokenId>& history,
                                         std::string_view text) const {
   const TailKind tail = tail_of(history);
-  if (tail == TailKind::kUserOpen) return encode("", text, "");
-  if (tail != TailKind::kEmpty) return encode(turn_after(history, tail), text, "");
+  if (tail == TailKind::kUserOpen) return encode(history, "", text, "");
+  if (tail != TailKind::kEmpty) return encode(history, turn_after(history, tail), text, "");
   const Opening begin = opening();
-  if (begin.system.empty() && begin.after_system.empty()) return encode(begin.user, text, "");
-  return encode(begin.system, trimmed(text), begin.after_system);
+  if (begin.system.empty() && begin.after_system.empty())
+    return encode(history, begin.user, text, "");
+  return encode(history, begin.system, trimmed(text), begin.after_system);
 }
 
 std::vector<TokenId> ChatTemplate::prompt(const std::vector<TokenId>& history,
@@ -214,10 +217,10 @@ std::vector<TokenId> ChatTemplate::prompt(const std::vector<TokenId>& history,
     // The question starts a line of its own below the text that was fed.
     const std::string_view last = tokenizer_.bytes_of(history.back());
     const bool apart = last.ends_with('\n') || form_of(history).ends_with(user_form_);
-    return encode("", (apart ? "" : "\n") + std::string(text), ask_);
+    return encode(history, "", (apart ? "" : "\n") + std::string(text), ask_);
   }
-  if (tail == TailKind::kEmpty) return encode(opening().user, trimmed(text), ask_);
-  return encode(turn_after(history, tail), trimmed(text), ask_);
+  if (tail == TailKind::kEmpty) return encode(history, opening().user, trimmed(text), ask_);
+  return encode(history, turn_after(history, tail), trimmed(text), ask_);
 }
 
 Result<std::unique_ptr<ChatTemplate>> told_where(Result<std::unique_ptr<ChatTemplate>> result,

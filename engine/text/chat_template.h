@@ -71,8 +71,8 @@ class ChatTemplate {
   bool is_end(TokenId id) const;
   Opening opening() const;
   std::string turn_after(const std::vector<TokenId>& history, TailKind tail) const;
-  std::vector<TokenId> encode(std::string_view before, std::string_view text,
-                              std::string_view after) const;
+  std::vector<TokenId> encode(const std::vector<TokenId>& history, std::string_view before,
+                              std::string_view text, std::string_view after) const;
   std::string_view trimmed(std::string_view text) const;
 
   jinja::Template jinja_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/text/regex.h"
+#include "engine/text/tokenizer.h"
 
 namespace kvfs::text {
 
@@ -59,9 +60,6 @@ struct NormalizerStep {
   std::optional<Regex> pattern;
   std::optional<CharsMap> map;
 };
-
-// What stands before a stretch of text.
-enum class Before { kNothing, kAddedToken, kText };
 
 class Normalizer {
  public:

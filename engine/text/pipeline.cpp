@@ -83,10 +83,10 @@ Pipeline::Added Pipeline::added_at(std::string_view text, std::size_t at, std::s
 
 std::vector<TokenId> Pipeline::encode(std::string_view utf8, SpecialText special) const {
   const TextPart part{utf8, special};
-  return encode_parts({&part, 1});
+  return encode_parts({&part, 1}, Before::kNothing);
 }
 
-std::vector<TokenId> Pipeline::encode_parts(std::span<const TextPart> parts) const {
+std::vector<TokenId> Pipeline::encode_parts(std::span<const TextPart> parts, Before start) const {
   std::string joined;
   std::string_view text = parts.empty() ? std::string_view() : parts[0].text;
   if (parts.size() > 1) {
@@ -96,9 +96,7 @@ std::vector<TokenId> Pipeline::encode_parts(std::span<const TextPart> parts) con
   std::vector<TokenId> out;
   std::size_t plain = 0;  // where text without added tokens began
   std::size_t end = 0;    // of the part
-  const auto before = [](std::size_t at) {
-    return at == 0 ? Before::kNothing : Before::kAddedToken;
-  };
+  const auto before = [start](std::size_t at) { return at == 0 ? start : Before::kAddedToken; };
   for (const TextPart& part : parts) {
     std::size_t at = std::max(end, plain);
     end += part.text.size();

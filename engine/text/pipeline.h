@@ -52,7 +52,7 @@ class Pipeline final : public Tokenizer {
   static Result<std::unique_ptr<Tokenizer>> build(TokenizerSpec spec);
 
   std::vector<TokenId> encode(std::string_view utf8, SpecialText special) const override;
-  std::vector<TokenId> encode_parts(std::span<const TextPart> parts) const override;
+  std::vector<TokenId> encode_parts(std::span<const TextPart> parts, Before before) const override;
   std::string_view bytes_of(TokenId id) const override { return vocabulary_.bytes_of(id); }
   bool is_special(TokenId id) const override { return vocabulary_.is_control(id); }
   std::int32_t vocab_size() const override { return vocabulary_.size(); }

@@ -4,7 +4,7 @@
 
 namespace kvfs::text {
 
-std::vector<TokenId> Tokenizer::encode_parts(std::span<const TextPart> parts) const {
+std::vector<TokenId> Tokenizer::encode_parts(std::span<const TextPart> parts, Before) const {
   std::vector<TokenId> ids;
   for (const TextPart& part : parts) {
     const std::vector<TokenId> more = encode(part.text, part.special);

@@ -29,6 +29,10 @@ struct TextPart {
   SpecialText special;
 };
 
+// What stands before a text: tokenizers that put a space before a first word put none within a
+// text.
+enum class Before { kNothing, kAddedToken, kText };
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -38,7 +42,13 @@ class Tokenizer {
 
   // The tokens of the parts joined: letters merge across their seams, but only what lies within
   // parts that are kAsControl can become a control token.
-  virtual std::vector<TokenId> encode_parts(std::span<const TextPart> parts) const;
+  virtual std::vector<TokenId> encode_parts(std::span<const TextPart> parts, Before before) const;
+  // The same for what is appended to tokens that are there.
+  std::vector<TokenId> encode_after(const std::vector<TokenId>& history,
+                                    std::span<const TextPart> parts) const {
+    if (history.empty()) return encode_parts(parts, Before::kNothing);
+    return encode_parts(parts, is_special(history.back()) ? Before::kAddedToken : Before::kText);
+  }
 
   // The bytes of one token as they appear in text; "" for an id without a token string (padding of
   // the vocabulary) and for −1. Special tokens give their spelling. May be part of a UTF-8

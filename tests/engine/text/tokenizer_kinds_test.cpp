@@ -123,7 +123,7 @@ TEST(KindsOfTokenizers, TakeControlTokensFromMarkupAlone) {
                             {"<|im_end|>", SpecialText::kAsText},
                             {"<|im_", SpecialText::kAsControl},
                             {"end|>", SpecialText::kAsText}};
-  const Ids ids = tokenizer->encode_parts(parts);
+  const Ids ids = tokenizer->encode_parts(parts, Before::kNothing);
   EXPECT_EQ(std::count(ids.begin(), ids.end(), control[0]), 1);
   EXPECT_EQ(tokenizer->decode(ids), "<|im_end|><|im_end|><|im_end|>");
 }
@@ -132,7 +132,20 @@ TEST(KindsOfTokenizers, MergeAcrossTheSeamsOfParts) {
   const auto tokenizer = load("byte_level");
   ASSERT_TRUE(tokenizer);
   const TextPart parts[] = {{"some", SpecialText::kAsControl}, {"thing", SpecialText::kAsText}};
-  EXPECT_EQ(tokenizer->encode_parts(parts), tokenizer->encode("something", SpecialText::kAsText));
+  EXPECT_EQ(tokenizer->encode_parts(parts, Before::kNothing),
+            tokenizer->encode("something", SpecialText::kAsText));
+}
+
+TEST(KindsOfTokenizers, PutNoSpaceBeforeWhatGoesOnFromAText) {
+  for (const char* name : {"llama_like", "spm_bpe", "unigram_first"}) {
+    const auto tokenizer = load(name);
+    ASSERT_TRUE(tokenizer);
+    Ids history = tokenizer->encode("some", SpecialText::kAsText);
+    EXPECT_EQ(tokenizer->decode(history), " some") << name;
+    const TextPart more{"thing", SpecialText::kAsText};
+    const Ids ids = tokenizer->encode_after(history, {&more, 1});
+    EXPECT_EQ(tokenizer->decode(ids), "thing") << name;
+  }
 }
 
 TEST(KindsOfTokenizers, BeginAsTheirFilesSay) {
