@@ -1,14 +1,5 @@
 #include "codec/container/gguf.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <limits>
-#include <system_error>
-
 #include "codec/container/gguf_parser.h"
 
 namespace kvfs::container {
@@ -39,43 +30,6 @@ const TypeFacts* facts_of(GgmlType type) {
   return nullptr;
 }
 
-// Closes on every way out.
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
-std::string reason_of(int error) { return std::generic_category().message(error); }
-
-Result<ByteSpan> map_file(const std::filesystem::path& path) {
-  const std::string what = "model file " + path.string();
-  // Not blocking: a FIFO would hold open() until someone writes.
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) {
-    const int error = errno;
-    if (error == ENOENT || error == ENOTDIR) {
-      return fail(ErrorCode::kNotFound, what, "no such file", "check the path");
-    }
-    return fail(error == EACCES ? ErrorCode::kPermission : ErrorCode::kIo, what, reason_of(error));
-  }
-  struct stat facts {};
-  if (::fstat(file.fd, &facts) != 0) return fail(ErrorCode::kIo, what, reason_of(errno));
-  if (!S_ISREG(facts.st_mode)) {
-    return fail(ErrorCode::kInvalid, what, "not a regular file", "name a .gguf file");
-  }
-  if (facts.st_size == 0) {
-    return fail(ErrorCode::kCorrupt, what, "header, magic: the file is empty", "get it again");
-  }
-  const auto size = static_cast<std::size_t>(facts.st_size);
-  void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
-  if (start == MAP_FAILED) {
-    return fail(ErrorCode::kIo, what, "mapping it: " + reason_of(errno));
-  }
-  return ByteSpan(static_cast<const std::uint8_t*>(start), size);
-}
-
 }  // namespace
 
 std::string_view name_of(GgmlType type) {
@@ -96,15 +50,9 @@ std::size_t block_bytes(GgmlType type) {
 Result<std::unique_ptr<GgufFile>> GgufFile::open(const std::filesystem::path& path) {
   std::unique_ptr<GgufFile> file(new GgufFile);
   file->path_ = path;
-  KVFS_ASSIGN(file->mapping_, map_file(path));
+  KVFS_ASSIGN(file->mapping_, MappedFile::open(path, "model file " + path.string()));
   KVFS_TRY(GgufParser(*file).parse());
   return file;
-}
-
-GgufFile::~GgufFile() {
-  if (!mapping_.empty()) {
-    ::munmap(const_cast<std::uint8_t*>(mapping_.data()), mapping_.size());
-  }
 }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const {

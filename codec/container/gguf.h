@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "codec/base/bytes.h"
+#include "codec/container/mapped_file.h"
 
 namespace kvfs::container {
 
@@ -49,7 +50,6 @@ struct GgufTensor {
 class GgufFile {
  public:
   static Result<std::unique_ptr<GgufFile>> open(const std::filesystem::path& path);
-  ~GgufFile();
   GgufFile(const GgufFile&) = delete;
   GgufFile& operator=(const GgufFile&) = delete;
 
@@ -57,7 +57,7 @@ class GgufFile {
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find_tensor(std::string_view name) const;  // null when absent
-  ByteSpan file_bytes() const { return mapping_; }
+  ByteSpan file_bytes() const { return mapping_.bytes(); }
 
   // Typed getters: kNotFound or kInvalid say file, key and what was expected.
   Result<std::uint64_t> unsigned_at(const std::string& key) const;
@@ -71,7 +71,7 @@ class GgufFile {
   GgufFile() = default;
   friend class GgufParser;
   std::filesystem::path path_;
-  ByteSpan mapping_;  // owned: unmapped by the destructor
+  MappedFile mapping_;
   std::map<std::string, GgufValue> metadata_;
   std::vector<GgufTensor> tensors_;
   std::unordered_map<std::string_view, std::size_t> tensor_index_;  // names as they lie in the mapping

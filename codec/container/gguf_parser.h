@@ -30,7 +30,7 @@ enum class GgufKind : std::uint32_t {
 class GgufParser {
  public:
   // Fills the file's metadata and tensors from its mapping.
-  explicit GgufParser(GgufFile& file) : file_(file), bytes_(file.mapping_) {}
+  explicit GgufParser(GgufFile& file) : file_(file), bytes_(file.mapping_.bytes()) {}
   Status parse();
 
  private:

@@ -44,6 +44,7 @@ std::optional<DType> dtype_named(std::string_view name) {
        {DType::kF32, DType::kF16, DType::kBF16, DType::kI32, DType::kI64, DType::kU8, DType::kI8}) {
     if (name_of(dtype) == name) return dtype;
   }
+  if (name == "BOOL") return DType::kU8;  // masks that old files of GPT-NeoX carry
   return std::nullopt;
 }
 
@@ -77,7 +78,7 @@ Result<TensorEntry> read_entry(std::string_view name, const json::value& value) 
   const auto known = dtype_named(dtype_name);
   if (!known) {
     return refuse(ErrorCode::kUnsupported, field + ", dtype: " + in_quotes(dtype_name) +
-                                               " is none of F32, F16, BF16, I32, I64, U8, I8");
+                                               " is none of F32, F16, BF16, I32, I64, U8, I8, BOOL");
   }
   tensor.dtype = *known;
   auto shape = numbers(*entry, "shape");

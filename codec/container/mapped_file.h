@@ -1,0 +1,30 @@
+// A regular file in memory, read-only and shared through the page cache. Immutable, any thread; the
+// bytes live as long as the object. Errors: kNotFound, kPermission, kInvalid (no regular file),
+// kCorrupt (empty), kIo.
+#pragma once
+
+#include <filesystem>
+
+#include "codec/base/bytes.h"
+#include "codec/base/result.h"
+
+namespace kvfs::container {
+
+class MappedFile {
+ public:
+  // what: names the file in errors, "model file /path".
+  static Result<MappedFile> open(const std::filesystem::path& path, const std::string& what);
+
+  MappedFile() = default;
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  ByteSpan bytes() const { return bytes_; }
+
+ private:
+  explicit MappedFile(ByteSpan bytes) : bytes_(bytes) {}
+  ByteSpan bytes_;
+};
+
+}  // namespace kvfs::container
