@@ -34,9 +34,9 @@ struct DeviceChoice {
 };
 
 struct ModelInfo {
-  std::string name;             // file name without its suffix
+  std::string name;             // model_name(path)
   std::filesystem::path path;
-  std::string architecture;     // "llama"
+  std::string architecture;     // "llama": as its file says
   std::uint64_t parameters = 0;
   std::uint64_t weight_bytes = 0;
   std::int32_t context_length = 0;   // tokens
@@ -118,12 +118,20 @@ struct ModelCard {
   std::string chat_error;                          // why it is null, when the file does have one
 };
 
-// kNotFound, kCorrupt, kUnsupported (an unknown family) name the file, the field and the way out.
-// The fingerprint is XXH3-128 over the file's metadata and tensors; cached in cache_dir (if not
-// empty) by (path, size, mtime, inode) so that the second start is instant.
+// path: a GGUF file or a Hugging Face folder. kNotFound, kCorrupt, kUnsupported (an unknown family)
+// name the file, the field and the way out. The fingerprint is XXH3-128 over the bytes of weights,
+// config and tokenizer (fingerprint.h); cached in cache_dir (if not empty) by the files' identity so
+// that the second start is instant.
 Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, Compute compute,
                                              const DeviceChoice& device,
                                              const std::filesystem::path& cache_dir);
+// The same without tokenizer and template: enough to load the model.
+Result<std::unique_ptr<ModelCard>> describe_model(const std::filesystem::path& path,
+                                                  Compute compute, const DeviceChoice& device,
+                                                  const std::filesystem::path& cache_dir);
+
+// The file's name without ".gguf", or the folder's.
+std::string model_name(const std::filesystem::path& path);
 
 // Loads the weights. A model that does not fit is kTooLarge before anything is allocated.
 Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options);

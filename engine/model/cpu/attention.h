@@ -22,14 +22,20 @@ struct RowRun {
   Position first_pos;
 };
 
+// What a layer's attention looks at.
+struct AttentionRule {
+  int window = 0;         // keys a row sees, itself included; 0: all
+  float soft_cap = 0.0F;  // of scores; 0: none
+};
+
 class Attention {
  public:
   Attention(const Kernels& kernels, int heads, const PageShape& shape, int threads);
 
-  // queries: row r, head h at queries + r · stride + h · width, already scaled by 1/√width.
+  // queries: row r, head h at queries + r · stride + h · width, already scaled.
   // out: [rows, heads · width].
-  void attend(int layer, const std::vector<RowRun>& runs, const float* queries, std::size_t stride,
-              float* out, ForkJoin& pool);
+  void attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
+              const float* queries, std::size_t stride, float* out, ForkJoin& pool);
 
  private:
   struct Partial {  // of a run and a KV head: up to kAttendPositions · group rows
@@ -39,14 +45,19 @@ class Attention {
   };
 
   Partial make_partial() const;
-  void attend_page(int layer, const RowRun& run, int kv_head, int page, const float* queries,
-                   std::size_t stride, float* scores, Partial& to) const;
+  // The layer at hand.
+  struct Task {
+    int layer;
+    AttentionRule rule;
+    const float* queries;
+    std::size_t stride;
+  };
+  void attend_page(const Task& task, const RowRun& run, int kv_head, int page, float* scores,
+                   Partial& to) const;
   void merge(const RowRun& run, Partial& into, const Partial& page) const;
   void finish(const RowRun& run, int kv_head, const Partial& from, float* out) const;
-  void attend_whole(int layer, const std::vector<RowRun>& runs, const float* queries,
-                    std::size_t stride, float* out, ForkJoin& pool);
-  void attend_split(int layer, const std::vector<RowRun>& runs, const float* queries,
-                    std::size_t stride, float* out, ForkJoin& pool);
+  void attend_whole(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
+  void attend_split(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
 
   const Kernels& kernels_;
   int heads_;

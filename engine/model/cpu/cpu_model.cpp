@@ -4,6 +4,7 @@
 
 #include "engine/model/cpu/forward.h"
 #include "engine/model/cpu/host.h"
+#include "engine/model/families/family.h"
 
 namespace kvfs::model::cpu {
 namespace {
@@ -13,10 +14,9 @@ constexpr int kBatch = 16;
 
 class CpuModel final : public Model {
  public:
-  CpuModel(std::unique_ptr<container::GgufFile> file, std::unique_ptr<LlamaModel> model,
-           ModelInfo info, const PageShape& shape, std::uint64_t budget,
-           std::unique_ptr<ForkJoin> threads)
-      : file_(std::move(file)),
+  CpuModel(std::unique_ptr<Checkpoint> files, std::unique_ptr<Architecture> model, ModelInfo info,
+           const PageShape& shape, std::uint64_t budget, std::unique_ptr<ForkJoin> threads)
+      : files_(std::move(files)),
         model_(std::move(model)),
         info_(std::move(info)),
         pool_(shape, budget),
@@ -161,8 +161,8 @@ class CpuModel final : public Model {
     return sequence.reserve(pool_, static_cast<int>(tokens.size()));
   }
 
-  std::unique_ptr<container::GgufFile> file_;  // the embedding is read from the mapping
-  std::unique_ptr<LlamaModel> model_;
+  std::unique_ptr<Checkpoint> files_;  // the embedding is read from the mapping
+  std::unique_ptr<Architecture> model_;
   ModelInfo info_;
   PagePool pool_;
   std::unique_ptr<ForkJoin> threads_;
@@ -178,14 +178,13 @@ std::string gib(std::uint64_t bytes) {
 
 Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadOptions& options,
                                               const Kernels& kernels) {
-  KVFS_ASSIGN(std::unique_ptr<container::GgufFile> file, container::GgufFile::open(card.info.path));
-  KVFS_ASSIGN(LlamaModel read, read_llama(*file));
-  auto model = std::make_unique<LlamaModel>(std::move(read));
-  const LlamaConfig& c = model->config;
+  KVFS_ASSIGN(std::unique_ptr<Checkpoint> files, Checkpoint::open(card.info.path));
+  KVFS_ASSIGN(Architecture read, read_architecture(*files));
+  auto model = std::make_unique<Architecture>(std::move(read));
   const PageShape shape{
-      .layers = c.layers,
-      .kv_heads = c.kv_heads,
-      .width = c.head_width,
+      .layers = static_cast<int>(model->layers.size()),
+      .kv_heads = model->kv_heads,
+      .width = model->head_width,
       .dtype = options.compute == Compute::kReference ? DType::kF32 : DType::kBF16};
 
   const std::uint64_t needed = weights_size(*model, options.compute) + shape.page_bytes();
@@ -203,7 +202,7 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
   ModelInfo info = card.info;
   info.device = "cpu (" + std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") +
                 kernels.name + ")";
-  auto loaded = std::make_unique<CpuModel>(std::move(file), std::move(model), std::move(info),
+  auto loaded = std::make_unique<CpuModel>(std::move(files), std::move(model), std::move(info),
                                            shape, budget, std::make_unique<ForkJoin>(threads));
   KVFS_TRY(loaded->load(options.compute, kernels, options.progress));
   return loaded;

@@ -10,6 +10,7 @@ namespace kvfs::model::cpu {
 namespace {
 
 std::size_t size(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
+std::size_t padded(int n) { return (static_cast<std::size_t>(n) + 7) / 8 * 8; }
 
 // Consecutive rows of a sequence that share a page, at most kAttendPositions at a time.
 std::vector<RowRun> runs_of(std::span<const StepRow> rows) {
@@ -29,192 +30,282 @@ std::vector<RowRun> runs_of(std::span<const StepRow> rows) {
   return runs;
 }
 
+int widest_ffn(const Architecture& a) {
+  int widest = 0;
+  for (const Layer& layer : a.layers)
+    for (const FeedForward& ffn : layer.experts) widest = std::max(widest, ffn.width);
+  return widest;
+}
+
 }  // namespace
 
-Forward::Forward(const LlamaModel& model, Weights weights, const PageShape& shape,
+Forward::Forward(const Architecture& architecture, Weights weights, const PageShape& shape,
                  const Kernels& kernels, ForkJoin& pool, int max_rows)
-    : model_(model),
+    : model_(architecture),
       weights_(std::move(weights)),
       kernels_(kernels),
       pool_(pool),
       max_rows_(max_rows),
-      attention_(kernels, model.config.heads, shape, pool.threads()),
-      frequencies_(rope_frequencies(model)) {
-  const LlamaConfig& c = model.config;
-  const int q = c.heads * c.head_width;
-  const int widest = std::max({c.width, q, c.ffn_width});
-  x_.resize(size(max_rows, c.width));
-  normed_.resize(size(max_rows, c.width));
-  cosines_.resize(size(max_rows, c.head_width / 2));
-  sines_.resize(cosines_.size());
-  qkv_.resize(size(max_rows, q + 2 * c.kv_heads * c.head_width));
-  attended_.resize(size(max_rows, q));
-  gate_up_.resize(size(max_rows, 2 * c.ffn_width));
-  hidden_.resize(size(max_rows, c.ffn_width));
-  int8_.resize(size(max_rows, widest));
-  scales_.resize(size(max_rows, widest / kBlock));
-  sums_.resize(scales_.size());
-  found_.resize(scales_.size());
+      attention_(kernels, architecture.heads, shape, pool.threads()),
+      quantizer_(kernels, max_rows,
+                 std::max({architecture.width, architecture.q_width(), widest_ffn(architecture)})),
+      angles_(architecture.ropes.size()) {
+  const Architecture& a = architecture;
+  const std::size_t stream = size(max_rows, a.width);
+  x_.resize(stream);
+  normed_.resize(stream);
+  attention_part_.resize(stream);
+  ffn_part_.resize(stream);
+  for (std::size_t i = 0; i < angles_.size(); ++i) {
+    angles_[i].pairs = a.ropes[i].frequencies.size();
+    angles_[i].cosines.resize(static_cast<std::size_t>(max_rows) * angles_[i].pairs);
+    angles_[i].sines.resize(angles_[i].cosines.size());
+  }
+  qkv_.resize(size(max_rows, a.q_width() + 2 * a.kv_width()));
+  attended_.resize(size(max_rows, a.q_width()));
+  up_.resize(size(max_rows, 2 * widest_ffn(a)));
+  hidden_.resize(size(max_rows, widest_ffn(a)));
 }
 
 Status Forward::step(std::span<const StepRow> rows, bool reading) {
   const std::vector<RowRun> runs = runs_of(rows);
+  const auto n = static_cast<int>(rows.size());
   embed(rows);
   find_angles(rows);
-  for (int i = 0; i < model_.config.layers; ++i) KVFS_TRY(layer(i, rows, runs, reading));
+  for (int i = 0; i < static_cast<int>(model_.layers.size()); ++i) {
+    KVFS_TRY(attention(i, rows, runs, reading));
+    KVFS_TRY(feed_forward(i, n, reading));
+    if (model_.parallel) add_to_stream({}, attention_part_.data(), n);
+  }
   return logits(rows, reading);
 }
 
 void Forward::embed(std::span<const StepRow> rows) {
-  const auto width = static_cast<std::size_t>(model_.config.width);
-  const container::GgufTensor& table = *model_.tensors.embedding;
+  const auto width = static_cast<std::size_t>(model_.width);
+  const Tensor& table = *model_.embedding;
+  const auto n = static_cast<int>(rows.size());
   for (std::size_t r = 0; r < rows.size(); ++r) {
     dequantize_row(table.type, row_of(table, static_cast<std::size_t>(rows[r].token)),
                    {&x_[r * width], width});
   }
+  if (model_.embedding_scale != 1.0F)
+    kernels_.scale(x_.data(), model_.embedding_scale, n * model_.width);
+  if (model_.positions == nullptr) return;
+  const Tensor& positions = *model_.positions;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    dequantize_row(positions.type, row_of(positions, static_cast<std::size_t>(rows[r].pos)),
+                   {&normed_[r * width], width});
+  }
+  kernels_.add_scaled(x_.data(), normed_.data(), 1.0F, n * model_.width);
 }
 
 void Forward::find_angles(std::span<const StepRow> rows) {
-  const std::size_t half = frequencies_.size();
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    for (std::size_t i = 0; i < half; ++i) {
-      const double angle = static_cast<float>(rows[r].pos) * frequencies_[i];
-      cosines_[r * half + i] = static_cast<float>(std::cos(angle));
-      sines_[r * half + i] = static_cast<float>(std::sin(angle));
+  for (std::size_t which = 0; which < angles_.size(); ++which) {
+    const Rope& rope = model_.ropes[which];
+    Angles& to = angles_[which];
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const bool late = !rope.late_frequencies.empty() && rows[r].pos >= rope.late_from;
+      const std::vector<float>& frequencies = late ? rope.late_frequencies : rope.frequencies;
+      for (std::size_t i = 0; i < to.pairs; ++i) {
+        const double angle = static_cast<float>(rows[r].pos) * frequencies[i];
+        to.cosines[r * to.pairs + i] = static_cast<float>(std::cos(angle)) * rope.magnitude;
+        to.sines[r * to.pairs + i] = static_cast<float>(std::sin(angle)) * rope.magnitude;
+      }
     }
   }
 }
 
-Status Forward::layer(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
-                      bool reading) {
-  const LlamaConfig& c = model_.config;
+Status Forward::attention(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
+                          bool reading) {
   const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
+  const Layer& layer = model_.layers[static_cast<std::size_t>(index)];
   const auto n = static_cast<int>(rows.size());
-  const int q = c.heads * c.head_width;
-  const std::size_t qkv = static_cast<std::size_t>(q + 2 * c.kv_heads * c.head_width);
+  const int q = model_.q_width();
+  const auto qkv = static_cast<std::size_t>(q + 2 * model_.kv_width());
+  const auto width = static_cast<std::size_t>(model_.width);
 
-  norm(x_.data(), n, w.attn_norm, w.qkv);
-  KVFS_TRY(w.qkv.multiply(activations(normed_.data(), n, c.width, reading),
-                          {qkv_.data(), qkv, false}, pool_));
+  const float* in = prepare(w.attn_norm, x_.data(), n, w.qkv);
+  KVFS_TRY(apply(w.qkv, in, n, {qkv_.data(), qkv, false}, reading));
   turn_and_store(index, rows);
-  attention_.attend(index, runs, qkv_.data(), qkv, attended_.data(), pool_);
-  quantize_rows(attended_.data(), n, q, w.attn_out);
-  const auto width = static_cast<std::size_t>(c.width);
-  KVFS_TRY(w.attn_out.multiply(activations(attended_.data(), n, q, reading),
-                               {x_.data(), width, true}, pool_));
-
-  norm(x_.data(), n, w.ffn_norm, w.gate_up);
-  const std::size_t both = 2 * static_cast<std::size_t>(c.ffn_width);
-  KVFS_TRY(w.gate_up.multiply(activations(normed_.data(), n, c.width, reading),
-                              {gate_up_.data(), both, false}, pool_));
-  pool_.for_each(n, [&](int r, int) {
-    const float* gate = &gate_up_[static_cast<std::size_t>(r) * both];
-    kernels_.swiglu(gate, gate + c.ffn_width, c.ffn_width, &hidden_[size(r, c.ffn_width)]);
-  });
-  quantize_rows(hidden_.data(), n, c.ffn_width, w.down);
-  return w.down.multiply(activations(hidden_.data(), n, c.ffn_width, reading),
-                         {x_.data(), width, true}, pool_);
+  attention_.attend(index, {layer.window, model_.score_cap}, runs, qkv_.data(), qkv,
+                    attended_.data(), pool_);
+  prepare({}, attended_.data(), n, w.attn_out);
+  if (!model_.parallel && w.attn_post.kind == Norm::Kind::kNone)
+    return apply(w.attn_out, attended_.data(), n, {x_.data(), width, true}, reading);
+  KVFS_TRY(apply(w.attn_out, attended_.data(), n, {attention_part_.data(), width, false}, reading));
+  if (!model_.parallel) add_to_stream(w.attn_post, attention_part_.data(), n);
+  return {};
 }
 
 void Forward::turn_and_store(int layer, std::span<const StepRow> rows) {
-  const LlamaConfig& c = model_.config;
-  const int half = c.head_width / 2;
-  const float factor = 1.0F / std::sqrt(static_cast<float>(c.head_width));
-  const int q = c.heads * c.head_width;
-  const int kv = c.kv_heads * c.head_width;
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  const std::optional<int> rope = model_.layers[static_cast<std::size_t>(layer)].rope;
+  const int width = model_.head_width;
+  const int q = model_.q_width();
+  const int kv = model_.kv_width();
+  const auto normalise = [&](const NormWeights& norm, float* at, int length) {
+    const auto step = static_cast<int>(norm.weight.size());
+    if (norm.kind == Norm::Kind::kNone) return;
+    for (int i = 0; i < length; i += step) norm_row(norm, at + i, step, at + i);
+  };
   pool_.for_each(static_cast<int>(rows.size()), [&](int r, int) {
     const StepRow& row = rows[static_cast<std::size_t>(r)];
     float* at = &qkv_[size(r, q + 2 * kv)];
-    const float* cosines = &cosines_[size(r, half)];
-    const float* sines = &sines_[size(r, half)];
-    for (int h = 0; h < c.heads + c.kv_heads; ++h)
-      kernels_.rotate(at + h * c.head_width, cosines, sines, half);
-    kernels_.scale(at, factor, q);
-    Page& page = row.sequence->page(row.pos / kPage);
-    for (int h = 0; h < c.kv_heads; ++h) {
-      page.put(layer, h, row.pos % kPage, at + q + h * c.head_width,
-               at + q + kv + h * c.head_width);
+    normalise(w.q_norm, at, q);
+    normalise(w.k_norm, at + q, kv);
+    if (rope) {
+      const Angles& angles = angles_[static_cast<std::size_t>(*rope)];
+      const std::size_t begin = static_cast<std::size_t>(r) * angles.pairs;
+      for (int h = 0; h < model_.heads + model_.kv_heads; ++h) {
+        kernels_.rotate(at + h * width, &angles.cosines[begin], &angles.sines[begin],
+                        static_cast<int>(angles.pairs));
+      }
     }
+    kernels_.scale(at, model_.attention_scale, q);
+    Page& page = row.sequence->page(row.pos / kPage);
+    for (int h = 0; h < model_.kv_heads; ++h)
+      page.put(layer, h, row.pos % kPage, at + q + h * width, at + q + kv + h * width);
   });
 }
 
+Status Forward::feed_forward(int index, int rows, bool reading) {
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
+  const Layer& layer = model_.layers[static_cast<std::size_t>(index)];
+  const auto width = static_cast<std::size_t>(model_.width);
+  const bool mixed = !layer.router.weight.empty();
+  const float* in = prepare(w.ffn_norm, x_.data(), rows, mixed ? w.router : w.experts[0].up);
+  if (!mixed && w.ffn_post.kind == Norm::Kind::kNone) {
+    return expert(layer.experts[0], w.experts[0], in, rows, {x_.data(), width, true}, reading);
+  }
+  if (mixed) {
+    KVFS_TRY(mixture(index, in, rows, ffn_part_.data(), reading));
+  } else {
+    KVFS_TRY(expert(layer.experts[0], w.experts[0], in, rows, {ffn_part_.data(), width, false},
+                    reading));
+  }
+  add_to_stream(w.ffn_post, ffn_part_.data(), rows);
+  return {};
+}
+
+Status Forward::mixture(int index, const float* in, int rows, float* out, bool reading) {
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
+  const Layer& layer = model_.layers[static_cast<std::size_t>(index)];
+  const auto width = static_cast<std::size_t>(model_.width);
+  const auto experts = static_cast<int>(layer.experts.size());
+  const std::size_t stride = padded(experts);
+  logits_.resize(std::max(logits_.size(), static_cast<std::size_t>(rows) * stride));
+  KVFS_TRY(apply(w.router, in, rows, {logits_.data(), stride, false}, reading));
+  router_.choose(logits_.data(), static_cast<int>(stride), rows, experts, layer.experts_chosen,
+                 layer.weights_renormalized);
+
+  gathered_.resize(x_.size());
+  answered_.resize(x_.size());
+  std::fill_n(out, static_cast<std::size_t>(rows) * width, 0.0F);
+  for (int e = 0; e < experts; ++e) {
+    const std::vector<Router::Visit>& visits = router_.visits(e);
+    if (visits.empty()) continue;
+    for (std::size_t i = 0; i < visits.size(); ++i) {
+      std::memcpy(&gathered_[i * width], in + size(visits[i].row, model_.width),
+                  width * sizeof(float));
+    }
+    const auto count = static_cast<int>(visits.size());
+    const FeedForwardWeights& weights = w.experts[static_cast<std::size_t>(e)];
+    prepare({}, gathered_.data(), count, weights.up);
+    KVFS_TRY(expert(layer.experts[static_cast<std::size_t>(e)], weights, gathered_.data(), count,
+                    {answered_.data(), width, false}, reading));
+    for (std::size_t i = 0; i < visits.size(); ++i) {
+      kernels_.add_scaled(out + size(visits[i].row, model_.width), &answered_[i * width],
+                          visits[i].share, model_.width);
+    }
+  }
+  return {};
+}
+
+Status Forward::expert(const FeedForward& shape, const FeedForwardWeights& weights, const float* in,
+                       int rows, Output out, bool reading) {
+  const int width = shape.width;
+  const int outputs = shape.gated ? 2 * width : width;
+  KVFS_TRY(
+      apply(weights.up, in, rows, {up_.data(), static_cast<std::size_t>(outputs), false}, reading));
+  pool_.for_each(rows, [&](int r, int) {
+    const float* up = &up_[size(r, outputs)];
+    kernels_.activate(shape.activation, up, shape.gated ? up + width : nullptr, width,
+                      &hidden_[size(r, width)]);
+  });
+  prepare({}, hidden_.data(), rows, weights.down);
+  return apply(weights.down, hidden_.data(), rows, out, reading);
+}
+
 Status Forward::logits(std::span<const StepRow> rows, bool reading) {
-  const LlamaConfig& c = model_.config;
-  const auto width = static_cast<std::size_t>(c.width);
+  const auto width = static_cast<std::size_t>(model_.width);
   int n = 0;
   for (std::size_t r = 0; r < rows.size(); ++r) {  // the rows that are asked for, to the front
     if (rows[r].logits.empty()) continue;
     if (static_cast<std::size_t>(n) != r)
-      std::memcpy(&x_[size(n, c.width)], &x_[r * width], width * sizeof(float));
+      std::memcpy(&x_[size(n, model_.width)], &x_[r * width], width * sizeof(float));
     ++n;
   }
   if (n == 0) return {};
-  const std::size_t stride = (static_cast<std::size_t>(c.vocab) + 7) / 8 * 8;
+  const std::size_t stride = padded(model_.vocab);
   logits_.resize(std::max(logits_.size(), static_cast<std::size_t>(n) * stride));
-  norm(x_.data(), n, weights_.output_norm, weights_.output);
-  KVFS_TRY(weights_.output.multiply(activations(normed_.data(), n, c.width, reading),
-                                    {logits_.data(), stride, false}, pool_));
+  const float* in = prepare(weights_.output_norm, x_.data(), n, weights_.output);
+  KVFS_TRY(apply(weights_.output, in, n, {logits_.data(), stride, false}, reading));
   std::size_t at = 0;
   for (const StepRow& row : rows) {
     if (row.logits.empty()) continue;
+    if (model_.logit_cap != 0.0F)
+      kernels_.soft_cap(&logits_[at], model_.logit_cap, static_cast<int>(stride));
     std::memcpy(row.logits.data(), &logits_[at], row.logits.size_bytes());
     at += stride;
   }
   return {};
 }
 
-void Forward::norm(const float* x, int rows, const std::vector<float>& weight,
-                   const Projection& to) {
-  const int width = model_.config.width;
+void Forward::norm_row(const NormWeights& norm, const float* x, int length, float* out) const {
+  if (norm.kind == Norm::Kind::kRms)
+    kernels_.rms_norm(x, norm.weight.data(), model_.epsilon, length, out);
+  else
+    kernels_.layer_norm(x, norm.weight.data(), norm.bias.empty() ? nullptr : norm.bias.data(),
+                        model_.epsilon, length, out);
+}
+
+const float* Forward::prepare(const NormWeights& norm, const float* x, int rows,
+                              const Projection& to) {
+  const bool normed = norm.kind != Norm::Kind::kNone;
   const bool quantized = to.wants_quantized();
+  const int columns = to.inputs;
+  if (!normed && !quantized) return x;
   pool_.for_each(rows, [&](int r, int) {
-    const std::size_t at = size(r, width);
-    kernels_.rms_norm(x + at, weight.data(), model_.config.rms_epsilon, width, &normed_[at]);
-    if (quantized) quantize_row(&normed_[at], r, width);
-  });
-  if (quantized) list_outliers(rows, width);
-}
-
-void Forward::quantize_rows(const float* x, int rows, int columns, const Projection& to) {
-  if (!to.wants_quantized()) return;
-  pool_.for_each(rows, [&](int r, int) { quantize_row(x + size(r, columns), r, columns); });
-  list_outliers(rows, columns);
-}
-
-void Forward::quantize_row(const float* x, int row, int columns) {
-  const std::size_t block = size(row, columns / kBlock);
-  kernels_.quantize(x, columns, &int8_[size(row, columns)], &scales_[block], &sums_[block],
-                    &found_[block]);
-}
-
-void Forward::list_outliers(int rows, int columns) {
-  const int blocks = columns / kBlock;
-  outliers_.clear();
-  outlier_starts_.assign(1, 0);
-  for (int first = 0; first < rows; first += kRowBlock) {
-    for (int block = 0; block < blocks; ++block) {
-      const auto begin = static_cast<std::ptrdiff_t>(outliers_.size());
-      for (int row = first; row < std::min(rows, first + kRowBlock); ++row) {
-        Outlier found = found_[size(row, blocks) + static_cast<std::size_t>(block)];
-        if (found.column < 0) continue;
-        found.row = row;
-        outliers_.push_back(found);
-      }
-      // Rows that share a column (they often do) one after the other: its weights are unpacked
-      // once.
-      std::sort(outliers_.begin() + begin, outliers_.end(), [](const Outlier& a, const Outlier& b) {
-        return a.column != b.column ? a.column < b.column : a.row < b.row;
-      });
+    const float* row = x + size(r, columns);
+    if (normed) {
+      float* out = &normed_[size(r, columns)];
+      norm_row(norm, row, columns, out);
+      row = out;
     }
-    outlier_starts_.push_back(static_cast<std::int32_t>(outliers_.size()));
-  }
+    if (quantized) quantizer_.quantize(row, r, columns);
+  });
+  if (quantized) quantizer_.list(rows, columns);
+  return normed ? normed_.data() : x;
 }
 
-Activations Forward::activations(const float* x, int rows, int columns, bool reading) const {
-  const QuantizedRows quantized{int8_.data(),     scales_.data(),         sums_.data(),
-                                outliers_.data(), outlier_starts_.data(), rows,
-                                columns};
-  return {x, quantized, rows, reading};
+Status Forward::apply(const Projection& to, const float* in, int rows, Output out, bool reading) {
+  const Activations activations{in, quantizer_.view(rows, to.inputs), rows, reading};
+  KVFS_TRY(to.multiply(activations, out, pool_));
+  if (to.bias.empty()) return {};
+  pool_.for_each(rows, [&](int r, int) {
+    kernels_.add_scaled(out.y + static_cast<std::size_t>(r) * out.stride, to.bias.data(), 1.0F,
+                        static_cast<int>(to.bias.size()));
+  });
+  return {};
+}
+
+void Forward::add_to_stream(const NormWeights& post, float* part, int rows) {
+  const int width = model_.width;
+  pool_.for_each(rows, [&](int r, int) {
+    float* row = part + size(r, width);
+    if (post.kind != Norm::Kind::kNone) norm_row(post, row, width, row);
+    kernels_.add_scaled(&x_[size(r, width)], row, 1.0F, width);
+  });
 }
 
 }  // namespace kvfs::model::cpu

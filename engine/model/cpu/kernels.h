@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "codec/base/ids.h"
+#include "engine/model/activation.h"
 
 namespace kvfs::model::cpu {
 
@@ -88,12 +89,16 @@ struct AttendPage {
   const void* values;
   int first_valid;  // keys the first position may see, 1 … 256; each next position sees
                     // one more, at most 256
+  int first_seen;   // the first slot that the first position sees (a window); below 0: from 0 on;
+                    // each next position begins one later. None left: maximum kNothingSeen, sum 0
+  float soft_cap;   // score → cap · tanh(score / cap); 0: none
   float* scores;    // scratch [positions, heads, 256]
   float* maxima;    // out [positions, heads]
   float* sums;      // out [positions, heads]
   float* outputs;   // out [positions, heads, width], not yet divided by the sum
 };
 inline constexpr int kAttendPositions = 8;
+inline constexpr float kNothingSeen = -1e30F;  // finite: differences of two stay numbers
 
 struct Kernels {
   const char* name;  // "avx512vnni", "avxvnni", "avx2", "portable"
@@ -103,9 +108,16 @@ struct Kernels {
   // One row: values [n], scales, sums and outliers [n / 32], the outliers' rows left open.
   void (*quantize)(const float* x, int n, std::int8_t* values, float* scales, float* sums,
                    Outlier* outliers);
-  // out[i] = gate[i] · sigmoid(gate[i]) · up[i]
-  void (*swiglu)(const float* gate, const float* up, int n, float* out);
-  // Rotates the pairs (i, i + half) of one head by cosines and sines [half].
+  // out[i] = (x[i] − mean) / sqrt(variance + epsilon) · weight[i] (+ bias[i]; may be null)
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float epsilon, int n,
+                     float* out);
+  // out[i] = activation(x[i]) (· factor[i]; may be null)
+  void (*activate)(Activation activation, const float* x, const float* factor, int n, float* out);
+  // y[i] += factor · x[i]
+  void (*add_scaled)(float* y, const float* x, float factor, int n);
+  // x[i] = cap · tanh(x[i] / cap)
+  void (*soft_cap)(float* x, float cap, int n);
+  // Rotates the pairs (i, i + half) of one head by cosines and sines [half]; any half.
   void (*rotate)(float* head, const float* cosines, const float* sines, int half);
 
   // Units begin … end (groups of 8 outputs) of a quantized matrix, all rows.

@@ -76,22 +76,86 @@ struct KernelsOf {
     }
   }
 
-  static void swiglu(const float* gate, const float* up, int n, float* out) {
+  static void layer_norm(const float* x, const float* weight, const float* bias, float epsilon,
+                         int n, float* out) {
+    F total = V::zero();
+    for (int i = 0; i < n; i += 8) total = V::add(total, V::load(x + i));
+    const F mean = V::all(V::sum(total) / static_cast<float>(n));
+    F squares = V::zero();
     for (int i = 0; i < n; i += 8) {
-      const F g = V::load(gate + i);
-      const F sigmoid_inverse = V::add(V::all(1.0F), exp(V::sub(V::zero(), g)));
-      V::store(out + i, V::mul(V::div(g, sigmoid_inverse), V::load(up + i)));
+      const F v = V::sub(V::load(x + i), mean);
+      squares = V::fma(v, v, squares);
+    }
+    const float variance = V::sum(squares) / static_cast<float>(n);
+    const F factor = V::all(1.0F / std::sqrt(variance + epsilon));
+    for (int i = 0; i < n; i += 8) {
+      const F v = V::mul(V::sub(V::load(x + i), mean), factor);
+      const F scaled = V::mul(v, V::load(weight + i));
+      V::store(out + i, bias != nullptr ? V::add(scaled, V::load(bias + i)) : scaled);
     }
   }
 
+  // x / (1 + e^−y)
+  static F times_sigmoid(F x, F y) {
+    return V::div(x, V::add(V::all(1.0F), exp(V::sub(V::zero(), y))));
+  }
+  static F tanh(F x) {
+    return V::sub(V::all(1.0F), V::div(V::all(2.0F), V::add(V::all(1.0F), exp(V::add(x, x)))));
+  }
+  template <class Function>
+  static void each(const float* x, const float* factor, int n, float* out, Function function) {
+    for (int i = 0; i < n; i += 8) {
+      const F y = function(V::load(x + i));
+      V::store(out + i, factor != nullptr ? V::mul(y, V::load(factor + i)) : y);
+    }
+  }
+
+  static void activate(Activation activation, const float* x, const float* factor, int n,
+                       float* out) {
+    switch (activation) {
+      case Activation::kSilu:
+        return each(x, factor, n, out, [](F v) { return times_sigmoid(v, v); });
+      case Activation::kGeluTanh:  // 1 + tanh(u) = 2 / (1 + e^−2u)
+        return each(x, factor, n, out, [](F v) {
+          const F cube = V::mul(V::mul(v, v), v);
+          const F u = V::fma(V::all(0.044715F), cube, v);
+          return times_sigmoid(v, V::mul(V::all(1.5957691216F), u));
+        });
+      case Activation::kGelu:
+        return each(x, factor, n, out, [](F v) {
+          float lanes[8];
+          V::store(lanes, v);
+          for (float& lane : lanes) lane = 0.5F * lane * (1.0F + std::erf(lane * 0.70710678F));
+          return V::load(lanes);
+        });
+    }
+  }
+
+  static void add_scaled(float* y, const float* x, float factor, int n) {
+    for (int i = 0; i < n; i += 8)
+      V::store(y + i, V::fma(V::load(x + i), V::all(factor), V::load(y + i)));
+  }
+
+  static void soft_cap(float* x, float cap, int n) {
+    for (int i = 0; i < n; i += 8)
+      V::store(x + i, V::mul(V::all(cap), tanh(V::div(V::load(x + i), V::all(cap)))));
+  }
+
   static void rotate(float* head, const float* cosines, const float* sines, int half) {
-    for (int i = 0; i < half; i += 8) {
+    int i = 0;
+    for (; i + 8 <= half; i += 8) {
       const F a = V::load(head + i);
       const F b = V::load(head + half + i);
       const F c = V::load(cosines + i);
       const F s = V::load(sines + i);
       V::store(head + i, V::sub(V::mul(a, c), V::mul(b, s)));
       V::store(head + half + i, V::add(V::mul(b, c), V::mul(a, s)));
+    }
+    for (; i < half; ++i) {  // some families turn a part of a head only
+      const float a = head[i];
+      const float b = head[half + i];
+      head[i] = a * cosines[i] - b * sines[i];
+      head[half + i] = b * cosines[i] + a * sines[i];
     }
   }
 
@@ -201,19 +265,29 @@ struct KernelsOf {
 
   // ---- attention
 
-  // scores → e^(score − maximum) over the first `valid` keys; the rest of the last tile is not
-  // read.
-  static void softmax(float* scores, int valid, float& maximum, float& sum) {
+  // scores → e^(score − maximum) over the keys begin … end; what lies outside is not looked at.
+  static void softmax(float* scores, int begin, int end, float soft_cap, float& maximum,
+                      float& sum) {
+    if (begin >= end) {
+      maximum = kNothingSeen;
+      sum = 0.0F;
+      return;
+    }
     const F none = V::all(-std::numeric_limits<float>::infinity());
+    const int first = begin / 8 * 8;
+    if (soft_cap != 0.0F) KernelsOf::soft_cap(scores + first, soft_cap, end - first);
+    const auto seen = [&](int i, F x, F otherwise) {
+      return V::first(begin - i, otherwise, V::first(end - i, x, otherwise));
+    };
     F largest = none;
-    for (int i = 0; i < valid; i += 8) {
-      largest = V::max(largest, V::first(valid - i, V::load(scores + i), none));
+    for (int i = first; i < end; i += 8) {
+      largest = V::max(largest, seen(i, V::load(scores + i), none));
     }
     maximum = V::max_of(largest);
     const F top = V::all(maximum);
     F total = V::zero();
-    for (int i = 0; i < valid; i += 8) {
-      const F p = V::first(valid - i, exp(V::sub(V::load(scores + i), top)), V::zero());
+    for (int i = first; i < end; i += 8) {
+      const F p = seen(i, exp(V::sub(V::load(scores + i), top)), V::zero());
       V::store(scores + i, p);
       total = V::add(total, p);
     }
@@ -227,11 +301,12 @@ struct KernelsOf {
     const auto* values = static_cast<const Element*>(t.values);
     const auto heads = static_cast<std::size_t>(t.heads);
     const auto width = static_cast<std::size_t>(t.width);
-    const auto valid = [&](int p) { return std::min(kPage, t.first_valid + p); };
+    const auto begin = [&](int p) { return std::clamp(t.first_seen + p, 0, kPage); };
+    const auto end = [&](int p) { return std::min(kPage, t.first_valid + p); };
 
     for (int tile = 0; tile < kPage / kPanel; ++tile) {
       for (int p = 0; p < t.positions; ++p) {
-        if (valid(p) <= tile * kPanel) continue;
+        if (end(p) <= tile * kPanel || begin(p) >= (tile + 1) * kPanel) continue;
         panel_rows<Panel>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
                           keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
                           t.scores + static_cast<std::size_t>(p) * heads * kPage + tile * kPanel,
@@ -241,14 +316,17 @@ struct KernelsOf {
     for (int p = 0; p < t.positions; ++p) {
       for (std::size_t g = 0; g < heads; ++g) {
         const std::size_t row = static_cast<std::size_t>(p) * heads + g;
-        softmax(t.scores + row * kPage, valid(p), t.maxima[row], t.sums[row]);
+        softmax(t.scores + row * kPage, begin(p), end(p), t.soft_cap, t.maxima[row], t.sums[row]);
       }
     }
     for (std::size_t column = 0; column < width; column += kPanel) {
       for (int p = 0; p < t.positions; ++p) {
         const std::size_t row = static_cast<std::size_t>(p) * heads;
-        panel_rows<Panel>(t.heads, t.scores + row * kPage, kPage, values + column * kPage, valid(p),
-                          t.outputs + row * width + column, width, false);
+        const int from = begin(p);
+        panel_rows<Panel>(t.heads, t.scores + row * kPage + from, kPage,
+                          values + column * kPage + static_cast<std::size_t>(from) * kPanel,
+                          std::max(0, end(p) - from), t.outputs + row * width + column, width,
+                          false);
       }
     }
   }
@@ -279,8 +357,21 @@ struct KernelsOf {
   }
 
   static constexpr Kernels table(const char* name) {
-    return {name,           rms_norm,    quantize,   swiglu, rotate, QuantizedProducts<V>::multiply,
-            multiply_plain, attend_bf16, attend_f32, merge,  scale,  divide};
+    return {.name = name,
+            .rms_norm = rms_norm,
+            .quantize = quantize,
+            .layer_norm = layer_norm,
+            .activate = activate,
+            .add_scaled = add_scaled,
+            .soft_cap = soft_cap,
+            .rotate = rotate,
+            .multiply_quantized = QuantizedProducts<V>::multiply,
+            .multiply_plain = multiply_plain,
+            .attend_bf16 = attend_bf16,
+            .attend_f32 = attend_f32,
+            .merge = merge,
+            .scale = scale,
+            .divide = divide};
   }
 };
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "codec/base/result.h"
-#include "codec/container/gguf.h"
+#include "engine/model/architecture.h"
 #include "engine/model/cpu/fork_join.h"
 #include "engine/model/cpu/kernels.h"
 
@@ -31,22 +31,20 @@ class Matrix {
   virtual Status multiply(const Activations& in, Output out, ForkJoin& pool) const = 0;
 };
 
-// Rows of one or more tensors of one kind and the same inputs, one below the other.
-struct RowSource {
-  const container::GgufTensor* tensor;
-  int rows;
-  int permuted_head_width;  // 0: rows as they are; else rows are taken by unpermuted_row()
-};
+// Rows of one or more slices of one kind and the same inputs, one below the other.
 struct Rows {
-  std::vector<RowSource> sources;
-  int inputs() const { return static_cast<int>(sources.front().tensor->dims[0]); }
+  int inputs = 0;
+  std::vector<Slice> slices;
   int count() const;
-  ByteSpan row(int index) const;  // as the file has it
-  container::GgmlType type() const { return sources.front().tensor->type; }
+  container::GgmlType type() const { return slices.front().tensor->type; }
+  // As the file has it; gathered into scratch where the file has it transposed.
+  ByteSpan row(int index, Bytes& scratch) const;
 };
 
 // For the kernels: quantized kinds stay quantized, plain kinds keep their width.
 std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool);
+// Bytes that so many elements take there.
+std::uint64_t packed_bytes(container::GgmlType type, std::uint64_t elements);
 // fp32 through libtorch, rows padded to 64 (reading) or 16 (generating): a GEMM's shape decides its
 // rounding, so it never varies.
 Result<std::unique_ptr<Matrix>> torch_matrix(const Rows& rows, ForkJoin& pool);

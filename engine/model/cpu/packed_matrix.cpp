@@ -6,7 +6,7 @@
 
 #include "engine/model/cpu/matrix.h"
 #include "engine/model/dequantize.h"
-#include "engine/model/llama_config.h"
+#include "engine/model/repack.h"
 
 namespace kvfs::model::cpu {
 namespace {
@@ -113,16 +113,24 @@ void pack_row(Packing packing, const std::uint8_t* from, int inputs, int lane, s
 class PackedMatrix final : public Matrix {
  public:
   PackedMatrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool) : kernels_(kernels) {
-    const Packing packing = packing_of(rows.type());
+    const GgmlType kind = repacked_type(rows.type());
+    const Packing packing = packing_of(kind);
     const int lanes = is_quantized(packing) ? kGroup : kPanel;
     units_ = (rows.count() + lanes - 1) / lanes;
-    const std::size_t unit = unit_bytes(packing, rows.inputs());
+    const std::size_t unit = unit_bytes(packing, rows.inputs);
     bytes_ = unit * static_cast<std::size_t>(units_);
     data_ = aligned_zeros(bytes_);
-    view_ = {packing, rows.inputs(), rows.count(), data_.get()};
+    view_ = {packing, rows.inputs, rows.count(), data_.get()};
     pool.for_each(units_, [&](int u, int) {
+      Bytes scratch;
+      Bytes repacked;
       for (int lane = 0; lane < std::min(lanes, rows.count() - u * lanes); ++lane) {
-        pack_row(packing, rows.row(u * lanes + lane).data(), rows.inputs(), lane,
+        ByteSpan row = rows.row(u * lanes + lane, scratch);
+        if (kind != rows.type()) {
+          repack_row(rows.type(), row, static_cast<std::size_t>(rows.inputs), repacked);
+          row = repacked;
+        }
+        pack_row(packing, row.data(), rows.inputs, lane,
                  data_.get() + unit * static_cast<std::size_t>(u));
       }
     });
@@ -161,25 +169,39 @@ class PackedMatrix final : public Matrix {
 
 int Rows::count() const {
   int total = 0;
-  for (const RowSource& source : sources) total += source.rows;
+  for (const Slice& slice : slices) total += slice.rows;
   return total;
 }
 
-ByteSpan Rows::row(int index) const {
-  for (const RowSource& source : sources) {
-    if (index < source.rows) {
-      const int row = source.permuted_head_width > 0
-                          ? unpermuted_row(index, source.permuted_head_width)
-                          : index;
-      return row_of(*source.tensor, static_cast<std::size_t>(row));
+ByteSpan Rows::row(int index, Bytes& scratch) const {
+  for (const Slice& slice : slices) {
+    if (index >= slice.rows) {
+      index -= slice.rows;
+      continue;
     }
-    index -= source.rows;
+    const int in_order =
+        slice.permuted_head_width > 0 ? unpermuted_row(index, slice.permuted_head_width) : index;
+    const auto row = static_cast<std::size_t>(slice.first + in_order);
+    if (!slice.transposed) return row_of(*slice.tensor, row);
+    const std::size_t element = block_bytes(slice.tensor->type);
+    const auto stride = static_cast<std::size_t>(slice.tensor->dims[0]) * element;
+    scratch.resize(static_cast<std::size_t>(inputs) * element);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(inputs); ++i) {
+      std::memcpy(scratch.data() + i * element,
+                  slice.tensor->bytes.data() + i * stride + row * element, element);
+    }
+    return scratch;
   }
   return {};
 }
 
 std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool) {
   return std::make_unique<PackedMatrix>(rows, kernels, pool);
+}
+
+std::uint64_t packed_bytes(GgmlType file_type, std::uint64_t elements) {
+  const GgmlType type = repacked_type(file_type);
+  return elements / block_elements(type) * block_bytes(type);
 }
 
 }  // namespace kvfs::model::cpu

@@ -24,11 +24,12 @@ constexpr int kPiece = 96;
 class TorchMatrix final : public Matrix {
  public:
   TorchMatrix(const Rows& rows, ForkJoin& pool)
-      : weights_(at::empty({rows.count(), rows.inputs()}, at::kFloat)) {
-    const auto inputs = static_cast<std::size_t>(rows.inputs());
+      : weights_(at::empty({rows.count(), rows.inputs}, at::kFloat)) {
+    const auto inputs = static_cast<std::size_t>(rows.inputs);
     float* to = weights_.data_ptr<float>();
     pool.for_each(rows.count(), [&](int row, int) {
-      dequantize_row(rows.type(), rows.row(row),
+      Bytes scratch;
+      dequantize_row(rows.type(), rows.row(row, scratch),
                      {to + static_cast<std::size_t>(row) * inputs, inputs});
     });
   }
@@ -79,7 +80,7 @@ Result<std::unique_ptr<Matrix>> torch_matrix(const Rows& rows, ForkJoin& pool) {
   try {
     return std::make_unique<TorchMatrix>(rows, pool);
   } catch (const std::exception& error) {
-    return fail(ErrorCode::kTooLarge, "dequantize " + rows.sources.front().tensor->name,
+    return fail(ErrorCode::kTooLarge, "dequantize " + rows.slices.front().tensor->name,
                 error.what());
   }
 }

@@ -1,21 +1,39 @@
 #include "engine/model/cpu/weights.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "engine/model/dequantize.h"
 
 namespace kvfs::model::cpu {
 namespace {
 
-using container::GgufTensor;
-
-std::vector<float> floats(const GgufTensor& tensor) {
-  std::vector<float> values(tensor.bytes.size() / sizeof(float));
-  std::memcpy(values.data(), tensor.bytes.data(), values.size() * sizeof(float));
+std::vector<float> floats(const Tensor* tensor) {
+  if (tensor == nullptr) return {};
+  std::vector<float> values(static_cast<std::size_t>(tensor->dims[0]));
+  dequantize_row(tensor->type, tensor->bytes, values);
   return values;
 }
 
-RowSource source(const GgufTensor* tensor, int permuted_head_width = 0) {
-  return {tensor, static_cast<int>(tensor->dims[1]), permuted_head_width};
+NormWeights norm(const Norm& norm) {
+  NormWeights made{norm.kind, floats(norm.weight), floats(norm.bias)};
+  if (norm.plus_one) {
+    for (float& weight : made.weight) weight += 1.0F;
+  }
+  return made;
+}
+
+std::vector<float> bias_of(const std::vector<Slice>& slices) {
+  std::vector<float> bias;
+  for (const Slice& slice : slices) {
+    const std::vector<float> values = floats(slice.tensor);
+    for (int i = 0; i < slice.rows; ++i) {
+      const int row =
+          slice.permuted_head_width > 0 ? unpermuted_row(i, slice.permuted_head_width) : i;
+      bias.push_back(values.empty() ? 0.0F : values[static_cast<std::size_t>(slice.first + row)]);
+    }
+  }
+  bias.resize((bias.size() + 7) / 8 * 8);
+  return bias;
 }
 
 class Loader {
@@ -23,19 +41,42 @@ class Loader {
   Loader(Compute compute, const Kernels& kernels, ForkJoin& pool)
       : compute_(compute), kernels_(kernels), pool_(pool) {}
 
-  Result<Projection> projection(const std::vector<RowSource>& sources) {
+  Result<Projection> projection(const Linear& linear) {
     Projection made;
+    made.inputs = linear.inputs;
+    made.bias = bias_of(linear.bias);
     int column = 0;
-    for (std::size_t i = 0; i < sources.size();) {
-      Rows rows;
+    const std::vector<Slice>& slices = linear.weight;
+    for (std::size_t i = 0; i < slices.size();) {
+      Rows rows{.inputs = linear.inputs};
       const int at = column;
-      for (; i < sources.size() && (rows.sources.empty() || sources[i].tensor->type == rows.type());
+      for (; i < slices.size() && (rows.slices.empty() || slices[i].tensor->type == rows.type());
            ++i) {
-        rows.sources.push_back(sources[i]);
-        column += sources[i].rows;
+        rows.slices.push_back(slices[i]);
+        column += slices[i].rows;
       }
       KVFS_ASSIGN(std::unique_ptr<Matrix> matrix, load(rows));
       made.parts.push_back({std::move(matrix), at});
+    }
+    return made;
+  }
+
+  Result<LayerWeights> layer(const Layer& from) {
+    LayerWeights made;
+    made.attn_norm = norm(from.attn_norm);
+    made.q_norm = norm(from.q_norm);
+    made.k_norm = norm(from.k_norm);
+    made.attn_post = norm(from.attn_post);
+    made.ffn_norm = norm(from.ffn_norm);
+    made.ffn_post = norm(from.ffn_post);
+    KVFS_ASSIGN(made.qkv, projection(from.qkv));
+    KVFS_ASSIGN(made.attn_out, projection(from.attn_out));
+    KVFS_ASSIGN(made.router, projection(from.router));
+    for (const FeedForward& expert : from.experts) {
+      FeedForwardWeights weights;
+      KVFS_ASSIGN(weights.up, projection(expert.up));
+      KVFS_ASSIGN(weights.down, projection(expert.down));
+      made.experts.push_back(std::move(weights));
     }
     return made;
   }
@@ -65,42 +106,42 @@ Status Projection::multiply(const Activations& in, Output out, ForkJoin& pool) c
   return {};
 }
 
-std::uint64_t weights_size(const LlamaModel& model, Compute compute) {
+std::uint64_t weights_size(const Architecture& architecture, Compute compute) {
   std::uint64_t total = 0;
-  const auto add = [&](const GgufTensor* tensor) {
-    const std::uint64_t elements = tensor->dims[0] * tensor->dims[1];
-    total += compute == Compute::kReference ? elements * sizeof(float) : tensor->bytes.size();
+  const auto add = [&](const Linear& linear) {
+    for (const Slice& slice : linear.weight) {
+      const auto elements =
+          static_cast<std::uint64_t>(slice.rows) * static_cast<std::uint64_t>(linear.inputs);
+      total += compute == Compute::kReference ? elements * sizeof(float)
+                                              : packed_bytes(slice.tensor->type, elements);
+    }
   };
-  add(model.tensors.output);
-  for (const LlamaLayerTensors& layer : model.tensors.layers) {
-    for (const GgufTensor* tensor :
-         {layer.wq, layer.wk, layer.wv, layer.wo, layer.gate, layer.up, layer.down}) {
-      add(tensor);
+  add(architecture.output);
+  for (const Layer& layer : architecture.layers) {
+    add(layer.qkv);
+    add(layer.attn_out);
+    add(layer.router);
+    for (const FeedForward& expert : layer.experts) {
+      add(expert.up);
+      add(expert.down);
     }
   }
   return total;
 }
 
-Result<Weights> load_weights(const LlamaModel& model, Compute compute, const Kernels& kernels,
-                             ForkJoin& pool, const std::function<void(double)>& progress) {
+Result<Weights> load_weights(const Architecture& architecture, Compute compute,
+                             const Kernels& kernels, ForkJoin& pool,
+                             const std::function<void(double)>& progress) {
   Loader loader(compute, kernels, pool);
   Weights weights;
-  weights.output_norm = floats(*model.tensors.output_norm);
-  KVFS_ASSIGN(weights.output, loader.projection({source(model.tensors.output)}));
-  const int head_width = model.config.head_width;
-  for (const LlamaLayerTensors& t : model.tensors.layers) {
-    LayerWeights layer;
-    layer.attn_norm = floats(*t.attn_norm);
-    layer.ffn_norm = floats(*t.ffn_norm);
-    KVFS_ASSIGN(layer.qkv, loader.projection(
-                               {source(t.wq, head_width), source(t.wk, head_width), source(t.wv)}));
-    KVFS_ASSIGN(layer.attn_out, loader.projection({source(t.wo)}));
-    KVFS_ASSIGN(layer.gate_up, loader.projection({source(t.gate), source(t.up)}));
-    KVFS_ASSIGN(layer.down, loader.projection({source(t.down)}));
+  weights.output_norm = norm(architecture.output_norm);
+  KVFS_ASSIGN(weights.output, loader.projection(architecture.output));
+  for (const Layer& from : architecture.layers) {
+    KVFS_ASSIGN(LayerWeights layer, loader.layer(from));
     weights.layers.push_back(std::move(layer));
     if (progress) {
       progress(static_cast<double>(weights.layers.size()) /
-               static_cast<double>(model.tensors.layers.size()));
+               static_cast<double>(architecture.layers.size()));
     }
   }
   return weights;

@@ -1,12 +1,12 @@
-// The weights of a llama on the CPU, ready to be multiplied.
+// The weights of an architecture on the CPU, ready to be multiplied. Laid out as it is.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <vector>
 
+#include "engine/model/architecture.h"
 #include "engine/model/cpu/matrix.h"
-#include "engine/model/llama_config.h"
 #include "engine/model/model.h"
 
 namespace kvfs::model::cpu {
@@ -18,30 +18,44 @@ struct Projection {
     int column;  // of the output row where its outputs start
   };
   std::vector<Part> parts;
+  std::vector<float> bias;  // [outputs rounded up to 8]; empty: none
+  int inputs = 0;
 
   bool wants_quantized() const;
+  // Without the bias.
   Status multiply(const Activations& in, Output out, ForkJoin& pool) const;
 };
 
-struct LayerWeights {
-  std::vector<float> attn_norm;  // [width]
-  Projection qkv;                // [heads · head_width | kv_heads · head_width | the same]
-  Projection attn_out;
-  std::vector<float> ffn_norm;
-  Projection gate_up;  // [ffn_width | ffn_width]
+struct NormWeights {
+  Norm::Kind kind = Norm::Kind::kNone;
+  std::vector<float> weight;
+  std::vector<float> bias;  // empty: none
+};
+
+struct FeedForwardWeights {
+  Projection up;
   Projection down;
+};
+
+struct LayerWeights {
+  NormWeights attn_norm, q_norm, k_norm, attn_post, ffn_norm, ffn_post;
+  Projection qkv;
+  Projection attn_out;
+  Projection router;
+  std::vector<FeedForwardWeights> experts;
 };
 
 struct Weights {
   std::vector<LayerWeights> layers;
-  std::vector<float> output_norm;
+  NormWeights output_norm;
   Projection output;  // [vocab]
 };
 
 // Bytes that load_weights will take.
-std::uint64_t weights_size(const LlamaModel& model, Compute compute);
+std::uint64_t weights_size(const Architecture& architecture, Compute compute);
 
-Result<Weights> load_weights(const LlamaModel& model, Compute compute, const Kernels& kernels,
-                             ForkJoin& pool, const std::function<void(double)>& progress);
+Result<Weights> load_weights(const Architecture& architecture, Compute compute,
+                             const Kernels& kernels, ForkJoin& pool,
+                             const std::function<void(double)>& progress);
 
 }  // namespace kvfs::model::cpu

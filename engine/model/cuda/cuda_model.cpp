@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <string>
 
-#include "codec/container/gguf.h"
 #include "engine/model/cuda/forward.h"
+#include "engine/model/families/family.h"
 
 namespace kvfs::model::cuda {
 namespace {
@@ -34,7 +34,7 @@ auto guarded(const std::string& what, F&& body) -> decltype(body()) {
 
 class CudaModel final : public Model {
  public:
-  CudaModel(ModelInfo info, LlamaConfig config, Weights weights, const PageShape& pages,
+  CudaModel(ModelInfo info, LlamaSizes config, Weights weights, const PageShape& pages,
             at::Device device, std::uint64_t budget)
       : info_(std::move(info)),
         config_(std::move(config)),
@@ -163,19 +163,18 @@ class CudaModel final : public Model {
   }
 
   ModelInfo info_;
-  LlamaConfig config_;
+  LlamaSizes config_;
   Weights weights_;
   at::Device device_;
   PagePool pool_;
   std::unique_ptr<Forward> forward_;
 };
 
-std::uint64_t weight_bytes(const LlamaModel& model, std::size_t element) {
-  const LlamaConfig& c = model.config;
+std::uint64_t weight_bytes(const LlamaSizes& c, bool tied, std::size_t element) {
   const std::uint64_t layer = std::uint64_t(c.width) * std::uint64_t(c.head_width) *
                                   std::uint64_t(2 * c.heads + 2 * c.kv_heads) +
                               3 * std::uint64_t(c.width) * std::uint64_t(c.ffn_width);
-  const std::uint64_t tables = model.tensors.tied() ? 1 : 2;
+  const std::uint64_t tables = tied ? 1 : 2;
   return element * (layer * std::uint64_t(c.layers) +
                     tables * std::uint64_t(c.vocab) * std::uint64_t(c.width));
 }
@@ -193,11 +192,14 @@ Result<int> device_count() {
 
 namespace {
 
-Status check_kernels_know(const std::string& what, const LlamaConfig& config,
+Status check_kernels_know(const std::string& what, const Architecture& model,
                           const cudaDeviceProp& device) {
+  const LlamaSizes config = sizes_of(model);
   std::string why;
-  if (config.head_width != 64 && config.head_width != 128) {
-    why = "llama.attention.key_length is " + std::to_string(config.head_width) +
+  if (const auto unlike = unlike_llama(model)) {
+    why = "the CUDA kernels know plain llamas, and of the " + model.family + " family " + *unlike;
+  } else if (config.head_width != 64 && config.head_width != 128) {
+    why = "the head width is " + std::to_string(config.head_width) +
           ", the CUDA kernels know 64 and 128";
   } else if (config.heads / config.kv_heads > kMostGroup) {
     why = std::to_string(config.heads / config.kv_heads) +
@@ -230,27 +232,28 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
                                                int index) {
   const std::string what = "load model " + card.info.path.string();
   return guarded(what, [&]() -> Result<std::unique_ptr<Model>> {
-    KVFS_ASSIGN(const auto file, container::GgufFile::open(card.info.path));
-    KVFS_ASSIGN(const LlamaModel model, read_llama(*file));
+    KVFS_ASSIGN(const auto files, Checkpoint::open(card.info.path));
+    KVFS_ASSIGN(const Architecture model, read_architecture(*files));
+    const LlamaSizes sizes = sizes_of(model);
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
     const c10::cuda::CUDAGuard guard(device);
     const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
-    KVFS_TRY(check_kernels_know(what, model.config, properties));
+    KVFS_TRY(check_kernels_know(what, model, properties));
     at::globalContext().setAllowTF32CuBLAS(false);
     at::globalContext().setAllowBF16ReductionCuBLAS(false, true);
 
     const bool reference = options.compute == Compute::kReference;
     KVFS_ASSIGN(const std::uint64_t room,
-                room_for_kv(what, weight_bytes(model, reference ? 4 : 2)));
+                room_for_kv(what, weight_bytes(sizes, model.tied(), reference ? 4 : 2)));
     Weights weights =
         load_weights(model, reference ? at::kFloat : at::kBFloat16, device, options.progress);
     const std::uint64_t budget = options.kv_budget != 0 ? std::min(options.kv_budget, room) : room;
-    const PageShape pages{model.config.layers, model.config.kv_heads, model.config.head_width,
+    const PageShape pages{sizes.layers, sizes.kv_heads, sizes.head_width,
                           reference ? DType::kF32 : DType::kBF16};
     ModelInfo info = card.info;
     info.device = "cuda:" + std::to_string(index) + " (" + properties.name + ")";
-    return std::make_unique<CudaModel>(std::move(info), model.config, std::move(weights), pages,
-                                       device, budget);
+    return std::make_unique<CudaModel>(std::move(info), sizes, std::move(weights), pages, device,
+                                       budget);
   });
 }
 

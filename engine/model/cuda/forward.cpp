@@ -25,7 +25,7 @@ constexpr at::ScalarType kType<__nv_bfloat16> = at::kBFloat16;
 template <class T>
 class TypedForward final : public Forward {
  public:
-  TypedForward(const LlamaConfig& config, const Weights& weights, const PageShape& pages,
+  TypedForward(const LlamaSizes& config, const Weights& weights, const PageShape& pages,
                at::Device device)
       : config_(config), weights_(weights), pages_(pages), device_(device) {
     const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
@@ -205,7 +205,7 @@ class TypedForward final : public Forward {
               stream()));
   }
 
-  const LlamaConfig& config_;
+  const LlamaSizes& config_;
   const Weights& weights_;
   PageShape pages_;
   at::Device device_;
@@ -217,7 +217,7 @@ class TypedForward final : public Forward {
 
 }  // namespace
 
-std::unique_ptr<Forward> make_forward(const LlamaConfig& config, const Weights& weights,
+std::unique_ptr<Forward> make_forward(const LlamaSizes& config, const Weights& weights,
                                       const PageShape& pages, at::Device device) {
   if (pages.dtype == DType::kF32)
     return std::make_unique<TypedForward<float>>(config, weights, pages, device);

@@ -39,7 +39,7 @@ class Forward {
 };
 
 // T of kernels.h by dtype. config and weights must outlive it.
-std::unique_ptr<Forward> make_forward(const LlamaConfig& config, const Weights& weights,
+std::unique_ptr<Forward> make_forward(const LlamaSizes& config, const Weights& weights,
                                       const PageShape& pages, at::Device device);
 
 }  // namespace kvfs::model::cuda

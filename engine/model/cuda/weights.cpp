@@ -5,35 +5,27 @@
 namespace kvfs::model::cuda {
 namespace {
 
-using container::GgufTensor;
-
 class Loader {
  public:
   Loader(at::ScalarType type, at::Device device) : type_(type), device_(device) {}
 
-  at::Tensor vector(const GgufTensor& tensor) const {
+  at::Tensor vector(const Tensor& tensor) const {
     at::Tensor out = at::empty({static_cast<std::int64_t>(tensor.dims[0])}, at::kFloat);
     dequantize_row(tensor.type, tensor.bytes,
                    {out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
     return out.to(device_);
   }
 
-  struct Source {
-    const GgufTensor* tensor;
-    int permuted_head_width = 0;  // 0: rows as they are
-  };
-
-  // The sources' rows one below the other, a band at a time so that host memory stays small.
-  at::Tensor matrix(const std::vector<Source>& sources) const {
-    std::int64_t rows = 0;
-    for (const Source& source : sources) rows += rows_of(*source.tensor);
-    const auto columns = static_cast<std::int64_t>(sources.front().tensor->dims[0]);
-    at::Tensor out = at::empty({rows, columns}, at::TensorOptions().dtype(type_).device(device_));
+  // The slices' rows one below the other, a band at a time so that host memory stays small.
+  at::Tensor matrix(const Linear& linear) const {
+    const std::int64_t columns = linear.inputs;
+    at::Tensor out =
+        at::empty({linear.outputs(), columns}, at::TensorOptions().dtype(type_).device(device_));
     std::int64_t at_row = 0;
-    for (const Source& source : sources) {
-      for (std::int64_t begin = 0; begin < rows_of(*source.tensor); begin += kBandRows) {
-        const std::int64_t count = std::min(kBandRows, rows_of(*source.tensor) - begin);
-        out.narrow(0, at_row, count).copy_(band(source, begin, count, columns));
+    for (const Slice& slice : linear.weight) {
+      for (std::int64_t begin = 0; begin < slice.rows; begin += kBandRows) {
+        const std::int64_t count = std::min<std::int64_t>(kBandRows, slice.rows - begin);
+        out.narrow(0, at_row, count).copy_(band(slice, begin, count, columns));
         at_row += count;
       }
     }
@@ -43,18 +35,15 @@ class Loader {
  private:
   static constexpr std::int64_t kBandRows = 4096;
 
-  static std::int64_t rows_of(const GgufTensor& tensor) {
-    return static_cast<std::int64_t>(tensor.dims[1]);
-  }
-
-  at::Tensor band(const Source& source, std::int64_t begin, std::int64_t count,
+  at::Tensor band(const Slice& slice, std::int64_t begin, std::int64_t count,
                   std::int64_t columns) const {
     at::Tensor values = at::empty({count, columns}, at::kFloat);
     for (std::int64_t i = 0; i < count; ++i) {
       const auto row = static_cast<int>(begin + i);
-      const int in_file =
-          source.permuted_head_width ? unpermuted_row(row, source.permuted_head_width) : row;
-      dequantize_row(source.tensor->type, row_of(*source.tensor, static_cast<std::size_t>(in_file)),
+      const int in_order =
+          slice.permuted_head_width ? unpermuted_row(row, slice.permuted_head_width) : row;
+      dequantize_row(slice.tensor->type,
+                     row_of(*slice.tensor, static_cast<std::size_t>(slice.first + in_order)),
                      {values.data_ptr<float>() + i * columns, static_cast<std::size_t>(columns)});
     }
     return values.to(type_);
@@ -66,28 +55,40 @@ class Loader {
 
 }  // namespace
 
-Weights load_weights(const LlamaModel& model, at::ScalarType type, at::Device device,
+LlamaSizes sizes_of(const Architecture& a) {
+  return {.layers = static_cast<int>(a.layers.size()),
+          .width = a.width,
+          .heads = a.heads,
+          .kv_heads = a.kv_heads,
+          .head_width = a.head_width,
+          .ffn_width = a.layers.front().experts.front().width,
+          .vocab = a.vocab,
+          .context = a.context,
+          .rms_epsilon = a.epsilon};
+}
+
+Weights load_weights(const Architecture& model, at::ScalarType type, at::Device device,
                      const std::function<void(double)>& progress) {
   const Loader load(type, device);
-  const int head_width = model.config.head_width;
   Weights weights;
-  weights.embedding = load.matrix({{model.tensors.embedding}});
-  weights.output = model.tensors.tied() ? weights.embedding : load.matrix({{model.tensors.output}});
-  weights.output_norm = load.vector(*model.tensors.output_norm);
-  const std::vector<float> frequencies = rope_frequencies(model);
-  weights.frequencies = at::tensor(at::ArrayRef<float>(frequencies), at::kFloat).to(device);
-  for (const LlamaLayerTensors& layer : model.tensors.layers) {
+  const Slice embedding{.tensor = model.embedding, .rows = model.vocab};
+  weights.embedding = load.matrix({.inputs = model.width, .weight = {embedding}});
+  weights.output = model.tied() ? weights.embedding : load.matrix(model.output);
+  weights.output_norm = load.vector(*model.output_norm.weight);
+  weights.frequencies =
+      at::tensor(at::ArrayRef<float>(model.ropes.front().frequencies), at::kFloat).to(device);
+  for (const Layer& layer : model.layers) {
     weights.layers.push_back({
-        .attn_norm = load.vector(*layer.attn_norm),
-        .qkv = load.matrix({{layer.wq, head_width}, {layer.wk, head_width}, {layer.wv}}),
-        .out = load.matrix({{layer.wo}}),
-        .ffn_norm = load.vector(*layer.ffn_norm),
-        .gate_up = load.matrix({{layer.gate}, {layer.up}}),
-        .down = load.matrix({{layer.down}}),
+        .attn_norm = load.vector(*layer.attn_norm.weight),
+        .qkv = load.matrix(layer.qkv),
+        .out = load.matrix(layer.attn_out),
+        .ffn_norm = load.vector(*layer.ffn_norm.weight),
+        .gate_up = load.matrix(layer.experts.front().up),
+        .down = load.matrix(layer.experts.front().down),
     });
     if (progress) {
       progress(static_cast<double>(weights.layers.size()) /
-               static_cast<double>(model.config.layers));
+               static_cast<double>(model.layers.size()));
     }
   }
   return weights;

@@ -7,9 +7,23 @@
 #include <functional>
 #include <vector>
 
-#include "engine/model/llama_config.h"
+#include "engine/model/architecture.h"
 
 namespace kvfs::model::cuda {
+
+// The sizes of an architecture that these kernels know: a plain llama.
+struct LlamaSizes {
+  int layers = 0;
+  int width = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_width = 0;
+  int ffn_width = 0;
+  int vocab = 0;
+  int context = 0;
+  float rms_epsilon = 0.0F;
+};
+LlamaSizes sizes_of(const Architecture& architecture);
 
 struct LayerWeights {
   at::Tensor attn_norm;  // [width] fp32
@@ -29,7 +43,7 @@ struct Weights {
 };
 
 // Throws libtorch's exceptions (out of memory). type: kFloat or kBFloat16.
-Weights load_weights(const LlamaModel& model, at::ScalarType type, at::Device device,
+Weights load_weights(const Architecture& model, at::ScalarType type, at::Device device,
                      const std::function<void(double)>& progress);
 
 }  // namespace kvfs::model::cuda

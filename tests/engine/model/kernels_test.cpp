@@ -118,13 +118,38 @@ TEST_P(EveryBuild, NormaliseGateAndTurnAlike) {
   expect_same_bits(a, b);
 
   const Floats gate = random(576, 40.0F);  // far into both ends of the sigmoid
-  fast().swiglu(gate.data(), x.data(), 576, a.data());
-  portable().swiglu(gate.data(), x.data(), 576, b.data());
+  fast().activate(Activation::kSilu, gate.data(), x.data(), 576, a.data());
+  portable().activate(Activation::kSilu, gate.data(), x.data(), 576, b.data());
   expect_same_bits(a, b);
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double expected = gate[i] / (1.0 + std::exp(-static_cast<double>(gate[i]))) * x[i];
     EXPECT_NEAR(a[i], expected, 1e-5 * std::fabs(expected) + 1e-30);
   }
+
+  for (const bool biased : {false, true}) {
+    const float* bias = biased ? gate.data() : nullptr;
+    fast().layer_norm(x.data(), weight.data(), bias, 1e-5F, 576, a.data());
+    portable().layer_norm(x.data(), weight.data(), bias, 1e-5F, 576, b.data());
+    expect_same_bits(a, b);
+    double mean = 0;
+    double variance = 0;
+    for (const float v : x) mean += v / 576.0;
+    for (const float v : x) variance += (v - mean) * (v - mean) / 576.0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double expected = (x[i] - mean) / std::sqrt(variance + 1e-5) * weight[i];
+      EXPECT_NEAR(a[i], expected + (biased ? gate[i] : 0.0F), 2e-5);
+    }
+  }
+
+  // Whole lanes, and what is left over.
+  a = x;
+  b = x;
+  fast().rotate(a.data(), weight.data(), gate.data(), 12);
+  portable().rotate(b.data(), weight.data(), gate.data(), 12);
+  expect_same_bits(a, b);
+  for (std::size_t i = 0; i < 12; ++i)
+    EXPECT_NEAR(a[i], x[i] * weight[i] - x[12 + i] * gate[i], 1e-3);
+  EXPECT_EQ(a[24], x[24]);
 
   a = x;
   b = x;
@@ -208,6 +233,43 @@ TEST_P(EveryBuild, MultiplyPlainWeightsAlikeForAnyNumberOfRows) {
   }
 }
 
+TEST_P(EveryBuild, ActivationsAndCapsAlike) {
+  const Floats x = random(576, 4.0F);
+  const Floats factor = random(576);
+  Floats a(576);
+  Floats b(576);
+  const auto near = [&](auto function, const float* factors) {
+    expect_same_bits(a, b);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double expected = function(static_cast<double>(x[i])) *
+                              static_cast<double>(factors != nullptr ? factors[i] : 1.0F);
+      EXPECT_NEAR(a[i], expected, 2e-6 * (1.0 + std::fabs(expected)));
+    }
+  };
+  const auto gelu = [](double v) { return v / 2 * (1 + std::erf(v / std::sqrt(2.0))); };
+  const auto gelu_tanh = [](double v) {
+    return v / 2 * (1 + std::tanh(std::sqrt(2.0 / 3.14159265358979) * (v + 0.044715 * v * v * v)));
+  };
+  for (const float* factors : {static_cast<const float*>(nullptr), factor.data()}) {
+    fast().activate(Activation::kGelu, x.data(), factors, 576, a.data());
+    portable().activate(Activation::kGelu, x.data(), factors, 576, b.data());
+    near(gelu, factors);
+    fast().activate(Activation::kGeluTanh, x.data(), factors, 576, a.data());
+    portable().activate(Activation::kGeluTanh, x.data(), factors, 576, b.data());
+    near(gelu_tanh, factors);
+  }
+  a = x;
+  b = x;
+  fast().soft_cap(a.data(), 5.0F, 576);
+  portable().soft_cap(b.data(), 5.0F, 576);
+  near([](double v) { return 5 * std::tanh(v / 5); }, nullptr);
+  a = x;
+  b = x;
+  fast().add_scaled(a.data(), factor.data(), 0.3F, 576);
+  portable().add_scaled(b.data(), factor.data(), 0.3F, 576);
+  expect_same_bits(a, b);
+}
+
 struct Attended {
   Floats maxima;
   Floats sums;
@@ -215,13 +277,25 @@ struct Attended {
 };
 Attended attend(const Kernels& kernels, const Floats& queries,
                 const std::vector<std::uint16_t>& keys, const std::vector<std::uint16_t>& values,
-                int heads, int width, int positions, int first_valid) {
+                int heads, int width, int positions, int first_valid,
+                int first_seen = -kAttendPositions, float soft_cap = 0.0F) {
   const auto rows = static_cast<std::size_t>(positions * heads);
   Attended out{Floats(rows), Floats(rows), Floats(rows * static_cast<std::size_t>(width))};
   Floats scores(rows * kPage);
-  kernels.attend_bf16({queries.data(), static_cast<std::size_t>(heads * width), positions, heads,
-                       width, keys.data(), values.data(), first_valid, scores.data(),
-                       out.maxima.data(), out.sums.data(), out.outputs.data()});
+  kernels.attend_bf16({.queries = queries.data(),
+                       .query_stride = static_cast<std::size_t>(heads * width),
+                       .positions = positions,
+                       .heads = heads,
+                       .width = width,
+                       .keys = keys.data(),
+                       .values = values.data(),
+                       .first_valid = first_valid,
+                       .first_seen = first_seen,
+                       .soft_cap = soft_cap,
+                       .scores = scores.data(),
+                       .maxima = out.maxima.data(),
+                       .sums = out.sums.data(),
+                       .outputs = out.outputs.data()});
   return out;
 }
 
@@ -248,6 +322,38 @@ TEST_P(EveryBuild, AttendAlikeForAnyTileOfPositions) {
   }
 }
 
+TEST_P(EveryBuild, AWindowAndACapGiveEachPositionItsOwnBits) {
+  constexpr int kWidth = 32;
+  std::vector<std::uint16_t> keys(kPage * kWidth);
+  std::vector<std::uint16_t> values(kPage * kWidth);
+  for (std::uint16_t& bits : keys) bits = float_to_bf16(random(1)[0]);
+  for (std::uint16_t& bits : values) bits = float_to_bf16(random(1)[0]);
+  const Floats queries = random(8 * 2 * kWidth, 0.3F);
+  // The last positions see nothing of a page that lies before their window.
+  for (const auto& [valid, seen] : {std::pair{61, 13}, std::pair{200, 8}, std::pair{256, 251}}) {
+    const Attended a = attend(fast(), queries, keys, values, 2, kWidth, 8, valid, seen, 1.5F);
+    const Attended b = attend(portable(), queries, keys, values, 2, kWidth, 8, valid, seen, 1.5F);
+    expect_same_bits(a.maxima, b.maxima);
+    expect_same_bits(a.sums, b.sums);
+    expect_same_bits(a.outputs, b.outputs);
+    for (int p = 0; p < 8; ++p) {
+      const Floats query(queries.begin() + p * 2 * kWidth, queries.begin() + (p + 1) * 2 * kWidth);
+      const Attended one =
+          attend(fast(), query, keys, values, 2, kWidth, 1, valid + p, seen + p, 1.5F);
+      expect_same_bits(one.outputs, Floats(a.outputs.begin() + p * 2 * kWidth,
+                                           a.outputs.begin() + (p + 1) * 2 * kWidth));
+      if (seen + p >= kPage) {
+        EXPECT_EQ(one.sums[0], 0.0F);
+        EXPECT_EQ(one.maxima[0], kNothingSeen);
+        EXPECT_EQ(one.outputs, Floats(2 * kWidth, 0.0F));
+      } else {
+        EXPECT_GT(one.sums[0], 0.0F);
+        EXPECT_LE(one.maxima[0], 1.5F);
+      }
+    }
+  }
+}
+
 TEST_P(EveryBuild, AttendIsSoftmaxOfScores) {
   constexpr int kWidth = 32;
   constexpr int kValid = 100;
@@ -270,8 +376,20 @@ TEST_P(EveryBuild, AttendIsSoftmaxOfScores) {
   float maximum = 0;
   float sum = 0;
   Floats out(kWidth);
-  fast().attend_f32({query.data(), kWidth, 1, 1, kWidth, keys.data(), values.data(), kValid,
-                     scores.data(), &maximum, &sum, out.data()});
+  fast().attend_f32({.queries = query.data(),
+                     .query_stride = kWidth,
+                     .positions = 1,
+                     .heads = 1,
+                     .width = kWidth,
+                     .keys = keys.data(),
+                     .values = values.data(),
+                     .first_valid = kValid,
+                     .first_seen = -kAttendPositions,
+                     .soft_cap = 0.0F,
+                     .scores = scores.data(),
+                     .maxima = &maximum,
+                     .sums = &sum,
+                     .outputs = out.data()});
   for (int i = 0; i < kWidth; ++i) {
     double expected = 0;
     for (int j = 0; j < kValid; ++j)

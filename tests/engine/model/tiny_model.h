@@ -184,6 +184,12 @@ class TinyModel {
         for (int i = 0; i < 32; ++i)
           out.number(static_cast<std::int8_t>(static_cast<int>(generator_() % 255) - 127));
         break;
+      case GgmlType::kQ5_0:
+      case GgmlType::kQ5_1:
+        half(normal.stddev() / 8.0F);
+        if (kind_ == GgmlType::kQ5_1) half(normal.stddev() * -2.0F);
+        for (int i = 0; i < 20; ++i) out.number(static_cast<std::uint8_t>(generator_()));
+        break;
       default:
         half(normal.stddev() / 4.0F);
         if (kind_ == GgmlType::kQ4_1) half(normal.stddev() * -2.0F);

@@ -16,7 +16,8 @@ class EveryKind : public ::testing::TestWithParam<GgmlType> {
 };
 INSTANTIATE_TEST_SUITE_P(Weights, EveryKind,
                          ::testing::Values(GgmlType::kF32, GgmlType::kF16, GgmlType::kBF16,
-                                           GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ8_0),
+                                           GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0,
+                                           GgmlType::kQ5_1, GgmlType::kQ8_0),
                          [](const auto& kind) { return std::string(name_of(kind.param)); });
 
 TEST_P(EveryKind, FastIsNearTheReference) {
@@ -36,8 +37,12 @@ TEST_P(EveryKind, FastIsNearTheReference) {
     norm += y[i] * y[i];
   }
   ASSERT_GT(norm, 1.0);
-  EXPECT_LT(std::sqrt(error / norm),
-            block_elements(GetParam()) > 1 ? 0.03 : 0.01);  // int8, bf16 KV
+  RecordProperty("error", std::to_string(std::sqrt(error / norm)));
+  // int8 activations and bf16 KV; Q5_1's weights are rounded to int8 besides.
+  const double allowed = GetParam() == GgmlType::kQ5_1    ? 0.05
+                         : block_elements(GetParam()) > 1 ? 0.03
+                                                          : 0.01;
+  EXPECT_LT(std::sqrt(error / norm), allowed);
 }
 
 TEST_P(EveryKind, HasOnePathForReadAndGenerated) {
@@ -186,10 +191,10 @@ TEST(WrongModelFile, AMissingAndAStrangeTensorAreNamed) {
   EXPECT_TRUE(says(error, "blk.1.ffn_up.weight"));
 
   TinyModel strange(GgmlType::kF32);
-  strange.add_vector("blk.0.attn_q.bias", 128, 0.0F);
-  const Error other = refused(strange.write("bias.gguf"));
+  strange.add_vector("blk.0.attn_sinks.weight", 4, 0.0F);
+  const Error other = refused(strange.write("sinks.gguf"));
   EXPECT_EQ(other.code, ErrorCode::kUnsupported);
-  EXPECT_TRUE(says(other, "blk.0.attn_q.bias"));
+  EXPECT_TRUE(says(other, "blk.0.attn_sinks.weight"));
 }
 
 TEST(WrongModelFile, AWrongShapeIsNamed) {
@@ -200,14 +205,14 @@ TEST(WrongModelFile, AWrongShapeIsNamed) {
   EXPECT_TRUE(says(error, "ffn_gate") && says(error, "96") && says(error, "128"));
 }
 
-TEST(WrongModelFile, AnUnknownKindOfWeightsIsNamed) {
+TEST(WrongModelFile, AQuantizedNormIsNamed) {
   TinyModel model(GgmlType::kF32);
-  TinyModel::Tensor& tensor = model.tensor("blk.0.ffn_down.weight");
+  TinyModel::Tensor& tensor = model.tensor("blk.0.ffn_norm.weight");
   tensor.type = GgmlType::kQ5_0;
-  tensor.bytes.assign(96 * 64 / 32 * block_bytes(GgmlType::kQ5_0), 0);
+  tensor.bytes.assign(64 / 32 * block_bytes(GgmlType::kQ5_0), 0);
   const Error error = refused(model.write("q5.gguf"));
   EXPECT_EQ(error.code, ErrorCode::kUnsupported);
-  EXPECT_TRUE(says(error, "blk.0.ffn_down.weight") && says(error, "Q5_0"));
+  EXPECT_TRUE(says(error, "blk.0.ffn_norm.weight") && says(error, "Q5_0"));
 }
 
 TEST(WrongModelFile, ATruncatedOrMissingFileIsNamed) {
