@@ -25,6 +25,11 @@ std::string join(const std::vector<std::string>& names) {
 
 bool is_gguf(const fs::path& path) { return path.extension() == ".gguf"; }
 
+bool is_folder(const fs::path& path) {  // of Hugging Face's kind
+  std::error_code error;
+  return fs::is_regular_file(path / "config.json", error);
+}
+
 // A path, or a name in the models' directory.
 Result<fs::path> locate(const std::string& given, const fs::path& directory) {
   std::error_code error;
@@ -33,13 +38,16 @@ Result<fs::path> locate(const std::string& given, const fs::path& directory) {
   std::vector<fs::path> places;
   if (path_like) places.emplace_back(given);
   if (!directory.empty() && given.find('/') == std::string::npos) {
-    places.push_back(directory / (is_gguf(given) ? given : given + ".gguf"));
+    places.push_back(directory / given);
+    if (!is_gguf(given)) places.push_back(directory / (given + ".gguf"));
   }
   for (const auto& place : places) {
-    if (fs::is_regular_file(place, error)) return fs::absolute(place, error);
+    if (fs::is_regular_file(place, error) || is_folder(place))
+      return fs::absolute(place, error).lexically_normal();
     if (fs::is_directory(place, error)) {
-      return fail(ErrorCode::kUnsupported, what, place.string() + " is a folder",
-                  "give a .gguf file");
+      return fail(ErrorCode::kUnsupported, what,
+                  place.string() + " is a folder without config.json",
+                  "give a .gguf file or a Hugging Face folder");
     }
   }
   std::string looked;
@@ -47,15 +55,16 @@ Result<fs::path> locate(const std::string& given, const fs::path& directory) {
   return fail(ErrorCode::kNotFound, what,
               looked.empty() ? "no --models directory is set to find a name in"
                              : "there is no file " + looked,
-              "give the path of a .gguf file, or a name in the --models directory");
+              "give the path of a .gguf file or a Hugging Face folder, or a name in the --models "
+              "directory");
 }
 
-std::vector<fs::path> files_in(const fs::path& directory) {
+std::vector<fs::path> models_in(const fs::path& directory) {
   std::vector<fs::path> out;
   std::error_code error;
   for (const auto& item : fs::directory_iterator(directory, error)) {
-    if (is_gguf(item.path()) && item.is_regular_file(error)) {
-      out.push_back(fs::absolute(item.path(), error));
+    if ((is_gguf(item.path()) && item.is_regular_file(error)) || is_folder(item.path())) {
+      out.push_back(fs::absolute(item.path(), error).lexically_normal());
     }
   }
   std::ranges::sort(out);
@@ -96,7 +105,7 @@ struct Catalog::Impl {
   std::vector<std::unique_ptr<Entry>> entries;  // the default first
 
   Status add(const fs::path& path) {
-    const std::string name = path.stem().string();
+    const std::string name = model::model_name(path);
     for (const auto& entry : entries) {
       if (entry->name != name) continue;
       std::error_code error;
@@ -123,7 +132,7 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const CatalogOptions& options) {
     KVFS_TRY(impl->add(path));
   }
   if (!options.directory.empty()) {
-    for (const auto& path : files_in(options.directory)) KVFS_TRY(impl->add(path));
+    for (const auto& path : models_in(options.directory)) KVFS_TRY(impl->add(path));
   }
   if (impl->entries.empty()) {
     return fail(ErrorCode::kNotFound, "models", "no model is given",

@@ -1,5 +1,6 @@
-// The models the daemon knows: files given by --model, or found by name in --models. A model's name
-// is its file's without the suffix. Cards are read at first use and kept. Any thread.
+// The models the daemon knows: GGUF files and Hugging Face folders, given by --model or found by name
+// in --models. A model's name is its file's without the suffix, or its folder's. Cards are read at
+// first use and kept. Any thread.
 #pragma once
 
 #include <filesystem>
