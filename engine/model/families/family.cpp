@@ -38,6 +38,12 @@ const Family* find_family(const Checkpoint& checkpoint) {
 
 Result<Architecture> read_architecture(const Checkpoint& checkpoint) {
   if (const Family* family = find_family(checkpoint)) {
+    const Key packed{"quantization_config", nullptr};  // GPTQ, AWQ, bitsandbytes
+    if (checkpoint.fields().has(packed)) {
+      return checkpoint.fields().refuse(ErrorCode::kUnsupported, packed,
+                                        "is set: weights packed that way are not known",
+                                        "use the unpacked model, or a GGUF of it");
+    }
     Reader reader(checkpoint);
     KVFS_ASSIGN(Architecture architecture, family->read(reader));
     architecture.family = family->model_type;

@@ -126,6 +126,12 @@ const std::vector<Case>& cases() {
        kUnsupported,
        {"model_type", "mamba2", "llama", "gemma3_text"},
        [](Folder& f) { f.config["model_type"] = "mamba2"; }},
+      {"WeightsPackedByOthers",
+       kUnsupported,
+       {"config.json", "quantization_config"},
+       [](Folder& f) {
+         f.config["quantization_config"] = {{"quant_method", "gptq"}};
+       }},
       {"NoLayers",
        kInvalid,
        {"num_hidden_layers", "0"},
