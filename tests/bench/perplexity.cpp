@@ -1,6 +1,6 @@
 // Perplexity of a model on token ids, in both modes, beside what transformers says of the same ids.
 //
-//   bench_perplexity MODEL IDS.json [THREADS]
+//   bench_perplexity MODEL IDS.json [fast|reference|both] [THREADS]
 //
 // IDS.json is what perplexity_oracle.py writes: "ids", "nll" (natural, summed over the tokens after
 // the first) and "argmax" after each.
@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
+#include <string>
 
 #include "engine/model/model.h"
 
@@ -72,12 +73,15 @@ Status measure(const char* path, const Text& text, Compute compute, int threads)
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: bench_perplexity MODEL IDS.json [THREADS]\n");
+    std::fprintf(stderr,
+                 "usage: bench_perplexity MODEL IDS.json [fast|reference|both] [THREADS]\n");
     return 2;
   }
   const Text text = read_text(argv[2]);
-  const int threads = argc > 3 ? std::atoi(argv[3]) : 0;
-  for (const Compute compute : {Compute::kReference, Compute::kFast}) {
+  const std::string mode = argc > 3 ? argv[3] : "both";
+  const int threads = argc > 4 ? std::atoi(argv[4]) : 0;
+  for (const Compute compute : {Compute::kFast, Compute::kReference}) {
+    if (mode == (compute == Compute::kFast ? "reference" : "fast")) continue;
     if (const Status done = measure(argv[1], text, compute, threads); !done) {
       std::fprintf(stderr, "%s\n", done.error().message().c_str());
       return 1;
