@@ -81,18 +81,18 @@ Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, 
                                              const std::filesystem::path& cache_dir) {
   KVFS_ASSIGN(const std::unique_ptr<Checkpoint> files, Checkpoint::open(path));
   KVFS_ASSIGN(std::unique_ptr<ModelCard> card, describe(*files, compute, device, cache_dir));
-  if (files->gguf() == nullptr) {
-    return fail(ErrorCode::kUnsupported, files->what(), "tokenizers of folders cannot be read yet",
-                "use a GGUF file of the same model");
-  }
-  KVFS_ASSIGN(card->tokenizer, text::load_tokenizer(*files->gguf()));
+  const container::GgufFile* gguf = files->gguf();
+  KVFS_ASSIGN(card->tokenizer,
+              gguf != nullptr ? text::load_tokenizer(*gguf) : text::load_tokenizer(path));
   if (card->tokenizer->vocab_size() > card->info.vocab_size) {
     return fail(ErrorCode::kCorrupt, "model " + path.string(),
                 "its tokenizer has " + std::to_string(card->tokenizer->vocab_size()) +
                     " tokens, its embedding " + std::to_string(card->info.vocab_size),
                 "fetch the file again");
   }
-  if (auto chat = text::load_chat_template(*files->gguf(), *card->tokenizer)) {
+  auto chat = gguf != nullptr ? text::load_chat_template(*gguf, *card->tokenizer)
+                              : text::load_chat_template(path, *card->tokenizer);
+  if (chat) {
     card->chat = *std::move(chat);
   } else if (chat.error().code != ErrorCode::kNotFound) {
     card->chat_error = chat.error().message();
