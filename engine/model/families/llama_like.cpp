@@ -137,6 +137,13 @@ Status read_experts(Reader& reader, const MixtureNames& names, Layer& layer, int
   return {};
 }
 
+Status read_window(Reader& reader, Architecture& a) {
+  const Key window{"sliding_window", nullptr};
+  if (!reader.fields().has(window)) return {};
+  KVFS_ASSIGN(const int keys, reader.fields().count(window));
+  return set_windows(reader, a, keys, [](int) { return true; });
+}
+
 Status set_windows(Reader& reader, Architecture& a, int window, bool (*slides)(int layer)) {
   const Key types{"layer_types", nullptr};
   std::vector<std::string> listed;

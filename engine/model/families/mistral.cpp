@@ -7,11 +7,7 @@ namespace kvfs::model {
 
 Result<Architecture> read_mistral(Reader& reader) {
   KVFS_ASSIGN(Architecture a, read_llama_like(reader, {}));
-  const Key window{"sliding_window", nullptr};
-  if (reader.fields().has(window)) {
-    KVFS_ASSIGN(const int keys, reader.fields().count(window));
-    KVFS_TRY(set_windows(reader, a, keys, [](int) { return true; }));
-  }
+  KVFS_TRY(read_window(reader, a));
   return a;
 }
 

@@ -25,11 +25,7 @@ Result<Architecture> read_mixtral(Reader& reader) {
     layer.experts_chosen = chosen;
     layer.weights_renormalized = true;
   }
-  const Key window{"sliding_window", nullptr};
-  if (reader.fields().has(window)) {
-    KVFS_ASSIGN(const int keys, reader.fields().count(window));
-    KVFS_TRY(set_windows(reader, a, keys, [](int) { return true; }));
-  }
+  KVFS_TRY(read_window(reader, a));
   return a;
 }
 
