@@ -4,9 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <thread>
-
 #include "engine/store/write_transaction.h"
 #include "tests/engine/sched/house.h"
 
@@ -14,7 +11,6 @@ namespace kvfs::sched::test {
 namespace {
 
 using store::JobKind;
-using store::JobStatus;
 using ::testing::HasSubstr;
 using ::testing::Not;
 

@@ -17,7 +17,6 @@ namespace {
 using store::JobKind;
 using store::JobStatus;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 TEST(Order, JobsOnOneStateKeepTheirOrder) {
   FakeControls controls;
