@@ -137,10 +137,9 @@ Status read_experts(Reader& reader, const MixtureNames& names, Layer& layer, int
   return {};
 }
 
-Status read_window(Reader& reader, Architecture& a) {
-  const Key window{"sliding_window", nullptr};
-  if (!reader.fields().has(window)) return {};
-  KVFS_ASSIGN(const int keys, reader.fields().count(window));
+Status read_window(Reader& reader, Architecture& a, const Key& key) {
+  if (!reader.fields().has(key)) return {};
+  KVFS_ASSIGN(const int keys, reader.fields().count(key));
   return set_windows(reader, a, keys, [](int) { return true; });
 }
 

@@ -37,8 +37,7 @@ Status read_experts(Reader& reader, const MixtureNames& names, Layer& layer, int
 
 // Windows by config.json's layer_types where it has them; else by `slides`.
 Status set_windows(Reader& reader, Architecture& a, int window, bool (*slides)(int layer));
-// One window of config.json's sliding_window for all layers; without that field none. No GGUF has
-// it.
-Status read_window(Reader& reader, Architecture& a);
+// The window that a field names, for all layers; without the field none.
+Status read_window(Reader& reader, Architecture& a, const Key& key);
 
 }  // namespace kvfs::model

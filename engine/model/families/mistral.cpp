@@ -7,7 +7,7 @@ namespace kvfs::model {
 
 Result<Architecture> read_mistral(Reader& reader) {
   KVFS_ASSIGN(Architecture a, read_llama_like(reader, {}));
-  KVFS_TRY(read_window(reader, a));
+  KVFS_TRY(read_window(reader, a, {"sliding_window", nullptr}));
   return a;
 }
 

@@ -25,7 +25,7 @@ Result<Architecture> read_mixtral(Reader& reader) {
     layer.experts_chosen = chosen;
     layer.weights_renormalized = true;
   }
-  KVFS_TRY(read_window(reader, a));
+  KVFS_TRY(read_window(reader, a, {"sliding_window", nullptr}));
   return a;
 }
 

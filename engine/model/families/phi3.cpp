@@ -6,11 +6,7 @@ namespace kvfs::model {
 
 Result<Architecture> read_phi3(Reader& reader) {
   KVFS_ASSIGN(Architecture a, read_llama_like(reader, {.fused = true}));
-  const Key window{"sliding_window", "attention.sliding_window"};
-  if (reader.fields().has(window)) {
-    KVFS_ASSIGN(const int keys, reader.fields().count(window));
-    KVFS_TRY(set_windows(reader, a, keys, [](int) { return true; }));
-  }
+  KVFS_TRY(read_window(reader, a, {"sliding_window", "attention.sliding_window"}));
   return a;
 }
 
