@@ -60,18 +60,15 @@ Result<std::string> state_path(const Client& client, const std::string& argument
       here, argument);
 }
 
-void ParamFlags::add(CLI::App& app) {
+void ParamFlags::add(Options& options) {
   for (const std::string_view name : kParamNames) {
     std::string dashed(name);
     std::replace(dashed.begin(), dashed.end(), '_', '-');
     std::string flags = "--" + dashed;
     if (dashed != name) flags += ",--" + std::string(name);
-    app.add_option_function<std::string>(
-           flags,
-           [this, key = std::string(name)](const std::string& value) { given_[key] = value; },
-           "for this job only")
-        ->type_name("VALUE")
-        ->group("Parameters");
+    options.value(
+        flags, [this, key = std::string(name)](const std::string& value) { given_[key] = value; },
+        "for this job only", "Parameters");
   }
 }
 

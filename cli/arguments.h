@@ -1,16 +1,17 @@
 // Arguments that several verbs share: states, parameters, texts.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <boost/json/object.hpp>
 
 #include "cli/client.h"
+#include "cli/options.h"
 #include "codec/base/result.h"
 
 namespace kvfs::cli {
@@ -29,7 +30,7 @@ std::span<const std::string_view> param_names();
 // Every parameter as a flag of a job: --max-tokens 30.
 class ParamFlags {
  public:
-  void add(CLI::App& app);
+  void add(Options& options);
   boost::json::object json() const;
 
  private:

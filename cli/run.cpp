@@ -5,6 +5,9 @@
 #include <utility>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
+#include "cli/options.h"
 #include "cli/verb.h"
 #include "cli/verbs/verbs.h"
 
@@ -53,7 +56,8 @@ int run(int argc, const char* const* argv) {
   for (const VerbEntry& entry : verbs()) {
     CLI::App* sub = app.add_subcommand(entry.name, entry.summary)->fallthrough();
     made.emplace_back(sub, entry.make());
-    made.back().second->options(*sub);
+    Options options(*sub);
+    made.back().second->options(options);
   }
   try {
     app.parse(argc, const_cast<char**>(argv));

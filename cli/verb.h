@@ -4,9 +4,8 @@
 #include <memory>
 #include <span>
 
-#include <CLI/CLI.hpp>
-
 #include "cli/client.h"
+#include "cli/options.h"
 #include "codec/base/result.h"
 
 namespace kvfs::cli {
@@ -15,7 +14,7 @@ class Verb {
  public:
   virtual ~Verb() = default;
   // Binds options to members, once, before parsing.
-  virtual void options(CLI::App& app) = 0;
+  virtual void options(Options& options) = 0;
   // The exit code, or the error to print (then it is 1).
   virtual Result<int> run(const Client& client) = 0;
 };

@@ -11,7 +11,7 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
 # -g1: enough for a backtrace with lines; full types of libtorch's headers would double the link.
-set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O3 -g1 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 
 find_program(KVFS_CCACHE ccache)
 if(KVFS_CCACHE)
@@ -36,7 +36,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # g++ 12 sees overlaps in "literal" + std::string that are not there (GCC bug 105651).
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>
     # ccache needs this to use a precompiled header.
-    $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+    $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>
+    $<$<COMPILE_LANGUAGE:CXX>:-Winvalid-pch>)
 endif()
 if(KVFS_WERROR)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Werror>)

@@ -30,9 +30,16 @@ kvfs_pkg(gtest_main gtest_main>=1.12)
 kvfs_pkg(gmock_main gmock_main>=1.12)
 kvfs_pkg(benchmark benchmark>=1.7)
 
-# Boost and tl::expected ship no .pc files. kvfs::boost is the headers (Asio, Beast).
+# Boost and tl::expected ship no .pc files. kvfs::boost is the headers and what Asio and Beast need
+# not compile anew in every file.
 find_package(Boost 1.81 REQUIRED COMPONENTS json url)
-add_library(kvfs::boost ALIAS Boost::headers)
+file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/boost.cpp"
+  CONTENT "#include <boost/asio/impl/src.hpp>\n#include <boost/beast/src.hpp>\n")
+add_library(kvfs_boost STATIC "${PROJECT_BINARY_DIR}/boost.cpp")
+target_link_libraries(kvfs_boost PUBLIC Boost::headers Threads::Threads)
+target_compile_definitions(kvfs_boost
+  PUBLIC BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION)
+add_library(kvfs::boost ALIAS kvfs_boost)
 add_library(kvfs::boost_json ALIAS Boost::json)
 add_library(kvfs::boost_url ALIAS Boost::url)
 find_package(tl-expected 1.0 REQUIRED)

@@ -4,6 +4,7 @@
 #   kvfs_room(NAME codec_chunk SOURCES raw.cpp zh.cpp DEPENDS codec_base kvfs::zstd)
 #   kvfs_exe(NAME kvfsd SOURCES main.cpp DEPENDS daemon_room)
 #   kvfs_test(NAME codec_chunk_test SOURCES raw_test.cpp DEPENDS codec_chunk)
+#   kvfs_kernel_sources(gemv.cpp)
 #   kvfs_simd_sources(FLAGS -mavx2 -mfma -mf16c SOURCES gemv_avx2.cpp)
 #
 # DEPENDS are rooms and the kvfs:: names of deps.cmake; kvfs_use_torch(TARGET) is in torch.cmake.
@@ -18,23 +19,40 @@ macro(kvfs_parse PREFIX FLAGS MULTI)
   endif()
 endmacro()
 
-# Without SOURCES the room is headers only.
+# The compiler's time is a user's first minutes: what is not hot is compiled quickly.
+function(kvfs_cold TARGET)
+  target_compile_options(${TARGET} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O1>)
+endfunction()
+
+# Without SOURCES the room is headers only. COLD: nothing in it is hot. NETWORK: its files see Asio and
+# Beast, which are templates without end.
 function(kvfs_room)
-  kvfs_parse(ROOM "" "" ${ARGN})
-  if(ROOM_SOURCES)
-    add_library(${ROOM_NAME} STATIC ${ROOM_SOURCES})
-    set(visibility PUBLIC)
-  else()
+  kvfs_parse(ROOM "COLD;NETWORK" "" ${ARGN})
+  if(NOT ROOM_SOURCES)
     add_library(${ROOM_NAME} INTERFACE)
-    set(visibility INTERFACE)
+    target_include_directories(${ROOM_NAME} INTERFACE "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${ROOM_NAME} INTERFACE ${ROOM_DEPENDS})
+    return()
   endif()
-  target_include_directories(${ROOM_NAME} ${visibility} "${PROJECT_SOURCE_DIR}")
-  target_link_libraries(${ROOM_NAME} ${visibility} ${ROOM_DEPENDS})
+  add_library(${ROOM_NAME} STATIC ${ROOM_SOURCES})
+  target_include_directories(${ROOM_NAME} PUBLIC "${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${ROOM_NAME} PUBLIC ${ROOM_DEPENDS})
+  if(ROOM_NETWORK)
+    kvfs_use_precompiled(${ROOM_NAME} network)
+  elseif("kvfs::boost_json" IN_LIST ROOM_DEPENDS)
+    kvfs_use_precompiled(${ROOM_NAME} json)
+  else()
+    kvfs_use_precompiled(${ROOM_NAME} house)
+  endif()
+  if(ROOM_COLD)
+    kvfs_cold(${ROOM_NAME})
+  endif()
 endfunction()
 
 function(kvfs_exe)
   kvfs_parse(EXE "" "" ${ARGN})
   add_executable(${EXE_NAME} ${EXE_SOURCES})
+  kvfs_use_precompiled(${EXE_NAME} house)
   target_include_directories(${EXE_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
   target_link_libraries(${EXE_NAME} PRIVATE ${EXE_DEPENDS})
 endfunction()
@@ -45,8 +63,11 @@ endfunction()
 # The tests see KVFS_REPO_DIR, KVFS_DEPS_DIR and KVFS_BIN_DIR as string literals.
 function(kvfs_test)
   kvfs_parse(TEST "ONE_PROCESS" "PROPERTIES" ${ARGN})
-  kvfs_exe(NAME ${TEST_NAME} SOURCES ${TEST_SOURCES}
-    DEPENDS ${TEST_DEPENDS} kvfs::gmock kvfs::gtest kvfs::gmock_main)
+  add_executable(${TEST_NAME} ${TEST_SOURCES})
+  kvfs_use_precompiled(${TEST_NAME} tests)
+  kvfs_cold(${TEST_NAME})
+  target_include_directories(${TEST_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${TEST_NAME} PRIVATE ${TEST_DEPENDS} kvfs::gmock_main)
   set_target_properties(${TEST_NAME} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/tests")
   target_compile_definitions(${TEST_NAME} PRIVATE
@@ -65,10 +86,16 @@ function(kvfs_test)
   endif()
 endfunction()
 
-# Files of the calling room that are compiled for more than the baseline. They pass the precompiled
-# header by: it was compiled for the baseline and could not be used.
+# Files of the calling room whose loops are worth -O3, which the rest of the house does without.
+function(kvfs_kernel_sources)
+  set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS $<$<CONFIG:RelWithDebInfo>:-O3>)
+endfunction()
+
+# Such files that are compiled for more than the baseline. They pass the precompiled header by: it
+# was compiled for the baseline and could not be used.
 function(kvfs_simd_sources)
   cmake_parse_arguments(SIMD "" "" "FLAGS;SOURCES" ${ARGN})
+  kvfs_kernel_sources(${SIMD_SOURCES})
   set_property(SOURCE ${SIMD_SOURCES} APPEND PROPERTY COMPILE_OPTIONS ${SIMD_FLAGS})
   set_property(SOURCE ${SIMD_SOURCES} PROPERTY SKIP_PRECOMPILE_HEADERS ON)
 endfunction()

@@ -8,12 +8,12 @@ namespace {
 
 class Ask : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "the state")->required();
-    app.add_option("PROMPT", prompt_, "the prompt; - or none: standard input");
-    app.add_option("-n", replies_, "so many replies, each with a seed of its own");
-    app.add_flag("--json", json_, "the daemon's lines as they come");
-    params_.add(app);
+  void options(Options& options) override {
+    options.required("STATE", state_, "the state");
+    options.value("PROMPT", prompt_, "the prompt; - or none: standard input");
+    options.value("-n", replies_, "so many replies, each with a seed of its own");
+    options.flag("--json", json_, "the daemon's lines as they come");
+    params_.add(options);
   }
 
   Result<int> run(const Client& client) override {

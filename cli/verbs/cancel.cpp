@@ -7,9 +7,9 @@ namespace {
 
 class Cancel : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "the state")->required();
-    app.add_option("JOB", job_, "the job's name, as status has it")->required();
+  void options(Options& options) override {
+    options.required("STATE", state_, "the state");
+    options.required("JOB", job_, "the job's name, as status has it");
   }
 
   Result<int> run(const Client& client) override {

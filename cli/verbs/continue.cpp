@@ -8,11 +8,11 @@ namespace {
 
 class Continue : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "the state")->required();
-    app.add_option("PROMPT", prompt_, "the prompt; - or none: standard input");
-    app.add_flag("--json", json_, "the daemon's lines as they come");
-    params_.add(app);
+  void options(Options& options) override {
+    options.required("STATE", state_, "the state");
+    options.value("PROMPT", prompt_, "the prompt; - or none: standard input");
+    options.flag("--json", json_, "the daemon's lines as they come");
+    params_.add(options);
   }
 
   Result<int> run(const Client& client) override {

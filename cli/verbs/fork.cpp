@@ -7,9 +7,9 @@ namespace {
 
 class Fork : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("SRC", source_, "the state to start from")->required();
-    app.add_option("DST", target_, "the new state")->required();
+  void options(Options& options) override {
+    options.required("SRC", source_, "the state to start from");
+    options.required("DST", target_, "the new state");
   }
 
   Result<int> run(const Client& client) override {

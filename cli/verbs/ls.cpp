@@ -22,10 +22,10 @@ std::string word(const json::object& state, const char* key) {
 
 class List : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "list what is below it");
-    app.add_flag("-r,--recursive", recursive_, "all the way down");
-    app.add_flag("--json", json_, "as JSON");
+  void options(Options& options) override {
+    options.value("STATE", state_, "list what is below it");
+    options.flag("-r,--recursive", recursive_, "all the way down");
+    options.flag("--json", json_, "as JSON");
   }
 
   Result<int> run(const Client& client) override {

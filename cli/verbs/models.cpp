@@ -14,7 +14,7 @@ namespace json = boost::json;
 
 class Models : public Verb {
  public:
-  void options(CLI::App& app) override { app.add_flag("--json", json_, "as JSON"); }
+  void options(Options& options) override { options.flag("--json", json_, "as JSON"); }
 
   Result<int> run(const Client& client) override {
     KVFS_ASSIGN(const json::object answer, client.get("/v1/models"));

@@ -49,16 +49,12 @@ Result<int> run_and_wait(const std::vector<std::string>& arguments) {
 
 class MountVerb : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("DIR", directory_, "where; else the daemon's default");
-    app.add_option("--model", models_, "a model; repeatable, the first is the default")
-        ->take_all()
-        ->expected(1);
-    app.add_option("-o,--fuse-options", fuse_options_, "options of the mount")
-        ->take_all()
-        ->expected(1);
+  void options(Options& options) override {
+    options.value("DIR", directory_, "where; else the daemon's default");
+    options.repeatable("--model", models_, "a model; repeatable, the first is the default");
+    options.repeatable("-o,--fuse-options", fuse_options_, "options of the mount");
     for (const char* name : kValueFlags) {
-      app.add_option_function<std::string>(
+      options.value(
           "--" + std::string(name),
           [this, name](const std::string& value) {
             passed_.push_back("--" + std::string(name));
@@ -67,7 +63,7 @@ class MountVerb : public Verb {
           "as kvfsd has it");
     }
     for (const char* name : kSwitches) {
-      app.add_flag_callback(
+      options.flag(
           "--" + std::string(name), [this, name] { passed_.push_back("--" + std::string(name)); },
           "as kvfsd has it");
     }

@@ -7,9 +7,9 @@ namespace {
 
 class Move : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("SRC", source_, "the state")->required();
-    app.add_option("DST", target_, "its new path")->required();
+  void options(Options& options) override {
+    options.required("SRC", source_, "the state");
+    options.required("DST", target_, "its new path");
   }
 
   Result<int> run(const Client& client) override {

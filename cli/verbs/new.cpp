@@ -11,14 +11,11 @@ namespace {
 
 class New : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "the new state; its parent must exist")->required();
-    app.add_option("--model", model_, "the model it runs on; else the daemon's default");
-    app.add_option("--param", params_, "a parameter, as name=value; repeatable")
-        ->type_name("NAME=VALUE")
-        ->take_all()
-        ->expected(1);
-    app.add_flag("--json", json_, "print what was made as JSON");
+  void options(Options& options) override {
+    options.required("STATE", state_, "the new state; its parent must exist");
+    options.value("--model", model_, "the model it runs on; else the daemon's default");
+    options.repeatable("--param", params_, "a parameter, as name=value; repeatable", "NAME=VALUE");
+    options.flag("--json", json_, "print what was made as JSON");
   }
 
   Result<int> run(const Client& client) override {

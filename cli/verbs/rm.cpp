@@ -7,9 +7,9 @@ namespace {
 
 class Remove : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", states_, "the states")->required();
-    app.add_flag("-r,--recursive", recursive_, "their children too");
+  void options(Options& options) override {
+    options.required("STATE", states_, "the states");
+    options.flag("-r,--recursive", recursive_, "their children too");
   }
 
   Result<int> run(const Client& client) override {

@@ -7,10 +7,9 @@ namespace {
 
 class Set : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "the state")->required();
-    app.add_option("NAME=VALUE", pairs_, "parameters; an empty value restores the default")
-        ->required();
+  void options(Options& options) override {
+    options.required("STATE", state_, "the state");
+    options.required("NAME=VALUE", pairs_, "parameters; an empty value restores the default");
   }
 
   Result<int> run(const Client& client) override {

@@ -36,10 +36,10 @@ void add_layers(Table& table, const json::object& document) {
 
 class ShowState : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("STATE", state_, "the state")->required();
-    app.add_flag("--layers", layers_, "each layer's length too");
-    app.add_flag("--json", json_, "as JSON");
+  void options(Options& options) override {
+    options.required("STATE", state_, "the state");
+    options.flag("--layers", layers_, "each layer's length too");
+    options.flag("--json", json_, "as JSON");
   }
 
   Result<int> run(const Client& client) override {

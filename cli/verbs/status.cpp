@@ -10,7 +10,7 @@ namespace {
 
 class ShowStatus : public Verb {
  public:
-  void options(CLI::App& app) override { app.add_flag("--json", json_, "as JSON"); }
+  void options(Options& options) override { options.flag("--json", json_, "as JSON"); }
 
   Result<int> run(const Client& client) override {
     if (json_) {

@@ -23,8 +23,8 @@ bool runs(pid_t process) {
 
 class Unmount : public Verb {
  public:
-  void options(CLI::App& app) override {
-    app.add_option("DIR", directory_, "refuse unless this is where it is mounted");
+  void options(Options& options) override {
+    options.value("DIR", directory_, "refuse unless this is where it is mounted");
   }
 
   Result<int> run(const Client& client) override {

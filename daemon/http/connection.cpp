@@ -8,6 +8,7 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 
@@ -46,6 +47,15 @@ asio::awaitable<bool> send(Stream& stream, const Answer& answer, unsigned versio
   stream.expires_after(kWriteTime);
   const auto [error, bytes] = co_await bhttp::async_write(stream, response, as_result);
   static_cast<void>(bytes);
+  co_return !error;
+}
+
+template <class Buffers>
+asio::awaitable<bool> send_bytes(Stream& stream, Buffers buffers) {
+  stream.expires_after(kWriteTime);
+  const auto [error, bytes] = co_await asio::async_write(stream, buffers, as_result);
+  static_cast<void>(bytes);
+  stream.expires_never();
   co_return !error;
 }
 
@@ -178,6 +188,27 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
   }
   boost::system::error_code ignored;
   stream.socket().shutdown(asio::socket_base::shutdown_send, ignored);
+}
+
+asio::awaitable<bool> begin_chunks(Stream& stream, unsigned version) {
+  bhttp::response<bhttp::empty_body> head(bhttp::status::ok, version);
+  head.set(bhttp::field::server, "kvfsd");
+  head.set(bhttp::field::content_type, "application/x-ndjson");
+  head.set(bhttp::field::cache_control, "no-store");
+  head.keep_alive(false);
+  head.chunked(true);
+  bhttp::response_serializer<bhttp::empty_body> serializer(head);
+  stream.expires_after(kWriteTime);
+  const auto [error, bytes] = co_await bhttp::async_write_header(stream, serializer, as_result);
+  static_cast<void>(bytes);
+  stream.expires_never();
+  co_return !error;
+}
+
+asio::awaitable<bool> send_chunk(Stream& stream, std::string_view bytes) {
+  if (bytes.empty()) co_return co_await send_bytes(stream, bhttp::make_chunk_last());
+  co_return co_await send_bytes(stream,
+                                bhttp::make_chunk(asio::buffer(bytes.data(), bytes.size())));
 }
 
 asio::awaitable<void> turn_away(Stream& stream) {

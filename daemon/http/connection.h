@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
@@ -28,6 +29,10 @@ struct Front {  // shared by all connections, outlives them
 
 // Returns when the connection is over. The caller closes stream to end it early.
 boost::asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer);
+// The head of an answer whose body follows in chunks, and pieces of such a body (empty: its end).
+// False: the client is gone, or took nothing for 30 s.
+boost::asio::awaitable<bool> begin_chunks(Stream& stream, unsigned version);
+boost::asio::awaitable<bool> send_chunk(Stream& stream, std::string_view bytes);
 // For one too many: reads nothing, says 503, ends.
 boost::asio::awaitable<void> turn_away(Stream& stream);
 

@@ -10,8 +10,6 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/http.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_ref.hpp>
 
@@ -24,11 +22,9 @@ namespace kvfs::daemon::http {
 namespace {
 
 namespace asio = boost::asio;
-namespace bhttp = boost::beast::http;
 namespace json = boost::json;
 
 constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
-constexpr auto kWriteTime = std::chrono::seconds(30);
 constexpr auto kProgressEvery = std::chrono::milliseconds(200);
 constexpr auto kLookAgain = std::chrono::milliseconds(5);  // for `done` after the reply's end
 constexpr auto kRestTime = std::chrono::seconds(30);
@@ -129,13 +125,7 @@ void JobStream::watch_client() {
 }
 
 asio::awaitable<void> JobStream::write(std::string_view bytes) {
-  if (bell_->gone) co_return;
-  stream_.expires_after(kWriteTime);
-  const auto chunk = bhttp::make_chunk(asio::buffer(bytes.data(), bytes.size()));
-  const auto [error, written] = co_await asio::async_write(stream_, chunk, as_result);
-  static_cast<void>(written);
-  stream_.expires_never();
-  if (error) bell_->gone = true;
+  if (!bell_->gone && !co_await send_chunk(stream_, bytes)) bell_->gone = true;
 }
 
 asio::awaitable<void> JobStream::line(json::object object, std::size_t index) {
@@ -145,18 +135,7 @@ asio::awaitable<void> JobStream::line(json::object object, std::size_t index) {
 }
 
 asio::awaitable<void> JobStream::begin(unsigned version) {
-  bhttp::response<bhttp::empty_body> head(bhttp::status::ok, version);
-  head.set(bhttp::field::server, "kvfsd");
-  head.set(bhttp::field::content_type, "application/x-ndjson");
-  head.set(bhttp::field::cache_control, "no-store");
-  head.keep_alive(false);
-  head.chunked(true);
-  bhttp::response_serializer<bhttp::empty_body> serializer(head);
-  stream_.expires_after(kWriteTime);
-  const auto [error, bytes] = co_await bhttp::async_write_header(stream_, serializer, as_result);
-  static_cast<void>(bytes);
-  stream_.expires_never();
-  if (error) bell_->gone = true;
+  if (!co_await begin_chunks(stream_, version)) bell_->gone = true;
   for (std::size_t i = 0; i < follow_.jobs.size(); ++i) {
     Followed job{.name = follow_.jobs[i]};
     auto reply = front_.services.scheduler.reply(follow_.state, job.name);
@@ -281,11 +260,7 @@ asio::awaitable<void> JobStream::run(unsigned version) {
     co_await cancel_asks();
     co_return;
   }
-  stream_.expires_after(kWriteTime);
-  const auto end = bhttp::make_chunk_last();
-  const auto [error, bytes] = co_await asio::async_write(stream_, end, as_result);
-  static_cast<void>(error);
-  static_cast<void>(bytes);
+  co_await send_chunk(stream_, {});
   boost::system::error_code ignored;
   stream_.socket().shutdown(asio::socket_base::shutdown_send, ignored);
 }

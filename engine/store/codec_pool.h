@@ -2,36 +2,24 @@
 // works on its own share until that is done.
 #pragma once
 
-#include <atomic>
-#include <boost/asio/post.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <cstddef>
 #include <functional>
-#include <latch>
+#include <memory>
 
 namespace kvfs::store {
 
 class CodecPool {
  public:
-  explicit CodecPool(int threads) : threads_(threads < 1 ? 1 : threads), pool_(threads_) {}
+  explicit CodecPool(int threads);
+  ~CodecPool();
 
   // Calls task(0) … task(count − 1), in any order, on the pool's threads; returns when all are
   // done.
-  void run(std::size_t count, const std::function<void(std::size_t)>& task) {
-    std::atomic<std::size_t> next = 0;
-    std::latch done(static_cast<std::ptrdiff_t>(threads_));
-    for (std::size_t i = 0; i < threads_; ++i) {
-      boost::asio::post(pool_, [&] {
-        for (std::size_t item; (item = next++) < count;) task(item);
-        done.count_down();
-      });
-    }
-    done.wait();
-  }
+  void run(std::size_t count, const std::function<void(std::size_t)>& task);
 
  private:
-  std::size_t threads_;
-  boost::asio::thread_pool pool_;
+  struct Threads;
+  std::unique_ptr<Threads> threads_;
 };
 
 }  // namespace kvfs::store

@@ -57,7 +57,8 @@ TEST(Texts, ComeFromFilesWholeOrNotAtAll) {
 TEST(Params, EveryOneIsAFlag) {
   CLI::App app;
   ParamFlags flags;
-  flags.add(app);
+  Options options(app);
+  flags.add(options);
   std::vector<std::string> words;  // CLI11 takes them from the back
   for (const std::string_view name : param_names()) {
     std::string flag = "--" + std::string(name);
