@@ -5,6 +5,8 @@
 
 #include <fstream>
 
+#include <CLI/CLI.hpp>
+
 namespace kvfs::cli {
 namespace {
 
