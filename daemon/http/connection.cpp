@@ -50,8 +50,9 @@ asio::awaitable<bool> send(Stream& stream, const Answer& answer, unsigned versio
   co_return !error;
 }
 
+// buffers: the caller's own, not a temporary, which g++ 12 destroys twice in a co_await.
 template <class Buffers>
-asio::awaitable<bool> send_bytes(Stream& stream, Buffers buffers) {
+asio::awaitable<bool> send_bytes(Stream& stream, const Buffers& buffers) {
   stream.expires_after(kWriteTime);
   const auto [error, bytes] = co_await asio::async_write(stream, buffers, as_result);
   static_cast<void>(bytes);
@@ -174,7 +175,9 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
     std::optional<Answer> answer;
     std::optional<Request> request = co_await receive(stream, buffer, answer);
     if (!request) {
-      if (answer && co_await send(stream, *answer, 11, false)) co_await drain(stream);
+      if (!answer) break;
+      const bool told = co_await send(stream, *answer, 11, false);
+      if (told) co_await drain(stream);
       co_return;
     }
     const unsigned version = request->version();
@@ -184,7 +187,8 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
       co_await stream_jobs(stream, front, *answer->follow, version);
       co_return;
     }
-    if (!co_await send(stream, *answer, version, keep_alive) || !keep_alive) break;
+    const bool sent = co_await send(stream, *answer, version, keep_alive);
+    if (!sent || !keep_alive) break;
   }
   boost::system::error_code ignored;
   stream.socket().shutdown(asio::socket_base::shutdown_send, ignored);
@@ -206,9 +210,12 @@ asio::awaitable<bool> begin_chunks(Stream& stream, unsigned version) {
 }
 
 asio::awaitable<bool> send_chunk(Stream& stream, std::string_view bytes) {
-  if (bytes.empty()) co_return co_await send_bytes(stream, bhttp::make_chunk_last());
-  co_return co_await send_bytes(stream,
-                                bhttp::make_chunk(asio::buffer(bytes.data(), bytes.size())));
+  if (bytes.empty()) {
+    const auto end = bhttp::make_chunk_last();
+    co_return co_await send_bytes(stream, end);
+  }
+  const auto chunk = bhttp::make_chunk(asio::buffer(bytes.data(), bytes.size()));
+  co_return co_await send_bytes(stream, chunk);
 }
 
 asio::awaitable<void> turn_away(Stream& stream) {

@@ -43,7 +43,8 @@ void ring(const SharedBell& bell) {
   asio::post(bell->timer.get_executor(), [bell] { bell->timer.cancel(); });
 }
 
-// Built in functions: g++ 12 cannot keep an initializer list across a co_await.
+// Built in functions: g++ 12 cannot keep an initializer list across a co_await. Nor does it compile
+// one rightly that && might skip.
 json::object member(const char* name, json::value_ref value) { return {{name, value}}; }
 
 json::object progress_json(const sched::JobView& job) {
@@ -125,7 +126,9 @@ void JobStream::watch_client() {
 }
 
 asio::awaitable<void> JobStream::write(std::string_view bytes) {
-  if (!bell_->gone && !co_await send_chunk(stream_, bytes)) bell_->gone = true;
+  if (bell_->gone) co_return;
+  const bool sent = co_await send_chunk(stream_, bytes);
+  if (!sent) bell_->gone = true;
 }
 
 asio::awaitable<void> JobStream::line(json::object object, std::size_t index) {
@@ -135,7 +138,8 @@ asio::awaitable<void> JobStream::line(json::object object, std::size_t index) {
 }
 
 asio::awaitable<void> JobStream::begin(unsigned version) {
-  if (!co_await begin_chunks(stream_, version)) bell_->gone = true;
+  const bool begun = co_await begin_chunks(stream_, version);
+  if (!begun) bell_->gone = true;
   for (std::size_t i = 0; i < follow_.jobs.size(); ++i) {
     Followed job{.name = follow_.jobs[i]};
     auto reply = front_.services.scheduler.reply(follow_.state, job.name);
