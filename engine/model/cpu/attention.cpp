@@ -31,8 +31,10 @@ Attention::Partial Attention::make_partial() const {
 void Attention::attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
                        const float* queries, std::size_t stride, float* out, ForkJoin& pool) {
   const Task task{layer, rule, queries, stride};
+  const bool generated =
+      std::ranges::all_of(runs, [](const RowRun& run) { return run.count == 1; });
   const auto units = static_cast<int>(runs.size()) * shape_.kv_heads;
-  if (units < 8 * pool.threads())
+  if (generated || units < 8 * pool.threads())
     attend_split(task, runs, out, pool);
   else
     attend_whole(task, runs, out, pool);
@@ -107,33 +109,40 @@ void Attention::attend_whole(const Task& task, const std::vector<RowRun>& runs, 
 
 void Attention::attend_split(const Task& task, const std::vector<RowRun>& runs, float* out,
                              ForkJoin& pool) {
-  struct Unit {
-    std::size_t run;
-    int kv_head;
-    int page;
+  int first = last_page(runs[0]);
+  int last = 0;
+  for (const RowRun& run : runs) {
+    first = std::min(first, first_page(run, task.rule));
+    last = std::max(last, last_page(run));
+  }
+  const int pages = last - first + 1;
+  const auto count = static_cast<int>(runs.size());
+  const auto part = [&](int run, int kv_head, int page) -> Partial& {
+    return split_[static_cast<std::size_t>((run * shape_.kv_heads + kv_head) * pages + page -
+                                           first)];
   };
-  std::vector<Unit> units;
-  for (std::size_t r = 0; r < runs.size(); ++r) {
-    for (int head = 0; head < shape_.kv_heads; ++head) {
-      for (int page = first_page(runs[r], task.rule); page <= last_page(runs[r]); ++page)
-        units.push_back({r, head, page});
+  const auto needed = static_cast<std::size_t>(count * shape_.kv_heads * pages);
+  while (split_.size() < needed) split_.push_back(make_partial());
+  // A page's runs one after the other: branches of one parent share it, and find it in the cache.
+  pool.for_each(shape_.kv_heads * pages, [&](int unit, int thread) {
+    const int page = first + unit % pages;
+    for (int r = 0; r < count; ++r) {
+      const RowRun& run = runs[static_cast<std::size_t>(r)];
+      if (page < first_page(run, task.rule) || page > last_page(run)) continue;
+      attend_page(task, run, unit / pages, page, scores_[static_cast<std::size_t>(thread)].data(),
+                  part(r, unit / pages, page));
     }
-  }
-  while (split_.size() < units.size()) split_.push_back(make_partial());
-  pool.for_each(static_cast<int>(units.size()), [&](int unit, int thread) {
-    const Unit& u = units[static_cast<std::size_t>(unit)];
-    attend_page(task, runs[u.run], u.kv_head, u.page,
-                scores_[static_cast<std::size_t>(thread)].data(),
-                split_[static_cast<std::size_t>(unit)]);
   });
-  for (std::size_t i = 0; i < units.size();) {
-    const RowRun& run = runs[units[i].run];
-    const int pages = last_page(run) - first_page(run, task.rule) + 1;
-    for (int page = 1; page < pages; ++page)
-      merge(run, split_[i], split_[i + static_cast<std::size_t>(page)]);
-    finish(run, units[i].kv_head, split_[i], out);
-    i += static_cast<std::size_t>(pages);
-  }
+  const auto join = [&](int unit, int) {
+    const int r = unit / shape_.kv_heads;
+    const int kv_head = unit % shape_.kv_heads;
+    const RowRun& run = runs[static_cast<std::size_t>(r)];
+    Partial& whole = part(r, kv_head, first_page(run, task.rule));
+    for (int page = first_page(run, task.rule) + 1; page <= last_page(run); ++page)
+      merge(run, whole, part(r, kv_head, page));
+    finish(run, kv_head, whole, out);
+  };
+  pool.for_each(count * shape_.kv_heads, join);
 }
 
 }  // namespace kvfs::model::cpu

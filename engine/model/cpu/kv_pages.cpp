@@ -1,11 +1,7 @@
 #include "engine/model/cpu/kv_pages.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "engine/model/cpu/kernels.h"
 #include "engine/model/dequantize.h"
@@ -13,22 +9,8 @@
 namespace kvfs::model::cpu {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::uint64_t kKeptBytes = std::uint64_t{64} << 20;
 constexpr std::uint64_t kWarmPages = 16;
-
-void free_memory(std::uint8_t* memory) { std::free(memory); }
-
-PageMemory allocate(std::size_t bytes) {
-  const std::size_t unit = bytes < kHugePage ? kAlignment : kHugePage;
-  const std::size_t whole = (bytes + unit - 1) / unit * unit;
-  auto* const memory = static_cast<std::uint8_t*>(std::aligned_alloc(unit, whole));
-  if (memory == nullptr) throw std::bad_alloc();
-  // A wish: what it saves is time alone.
-  if (unit == kHugePage) ::madvise(memory, whole, MADV_HUGEPAGE);
-  return {memory, free_memory};
-}
 
 std::size_t key_index(int width, int slot, int dimension, bool bf16) {
   const int in_tile = slot % kPanel;
@@ -161,25 +143,21 @@ void Page::copy_from(const Page& other) {
 void PagePool::warm_up(ForkJoin& pool) {
   const std::size_t bytes = shape_.page_bytes();
   const std::size_t count = std::min({kKeptBytes / bytes, budget_ / bytes, kWarmPages});
-  while (kept_.size() < count) kept_.push_back(allocate(bytes));
+  while (kept_.size() < count) kept_.push_back(allocate_huge(bytes));
   pool.for_each(static_cast<int>(count), [&](int i, int) {
     std::memset(kept_[static_cast<std::size_t>(i)].get(), 0, bytes);
   });
 }
 
-PageMemory PagePool::take_memory() {
-  PageMemory memory(nullptr, free_memory);
-  if (kept_.empty()) {
-    memory = allocate(shape_.page_bytes());
-  } else {
-    memory = std::move(kept_.back());
-    kept_.pop_back();
-  }
+HugeMemory PagePool::take_memory() {
+  if (kept_.empty()) kept_.push_back(allocate_huge(shape_.page_bytes()));
+  HugeMemory memory = std::move(kept_.back());
+  kept_.pop_back();
   used_ += shape_.page_bytes();
   return memory;
 }
 
-void PagePool::give_memory(PageMemory memory) {
+void PagePool::give_memory(HugeMemory memory) {
   used_ -= shape_.page_bytes();
   if ((kept_.size() + 1) * shape_.page_bytes() <= kKeptBytes) kept_.push_back(std::move(memory));
 }

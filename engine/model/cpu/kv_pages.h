@@ -17,6 +17,7 @@
 #include "codec/base/dtype.h"
 #include "codec/base/kv.h"
 #include "engine/model/cpu/fork_join.h"
+#include "engine/model/cpu/huge_memory.h"
 #include "engine/model/model.h"
 
 namespace kvfs::model::cpu {
@@ -31,7 +32,6 @@ struct PageShape {
 };
 
 class PagePool;
-using PageMemory = std::unique_ptr<std::uint8_t[], void (*)(std::uint8_t*)>;
 
 class Page {
  public:
@@ -56,7 +56,7 @@ class Page {
   std::uint8_t* side(int layer, int head, int which);
 
   PagePool& pool_;
-  PageMemory data_;
+  HugeMemory data_;
 };
 
 // Counts pages against a budget, and keeps the memory of a few that were given back: a question's
@@ -74,13 +74,13 @@ class PagePool {
 
  private:
   friend class Page;
-  PageMemory take_memory();
-  void give_memory(PageMemory memory);
+  HugeMemory take_memory();
+  void give_memory(HugeMemory memory);
 
   PageShape shape_;
   std::uint64_t budget_;
   std::uint64_t used_ = 0;
-  std::vector<PageMemory> kept_;  // in nobody's use
+  std::vector<HugeMemory> kept_;  // in nobody's use
 };
 
 // Owners of a page: the sequences (forks) whose histories share it.

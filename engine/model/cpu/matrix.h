@@ -9,6 +9,7 @@
 #include "codec/base/result.h"
 #include "engine/model/architecture.h"
 #include "engine/model/cpu/fork_join.h"
+#include "engine/model/cpu/huge_memory.h"
 #include "engine/model/cpu/kernels.h"
 
 namespace kvfs::model::cpu {
@@ -41,8 +42,10 @@ struct Rows {
   ByteSpan row(int index, Bytes& scratch) const;
 };
 
-// For the kernels: quantized kinds stay quantized, plain kinds keep their width.
-std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool);
+// For the kernels: quantized kinds stay quantized, plain kinds keep their width. The matrix lies in
+// arena, which must outlive it.
+std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool,
+                                    Arena& arena);
 // Bytes that so many elements take there.
 std::uint64_t packed_bytes(container::GgmlType type, std::uint64_t elements);
 // fp32 through libtorch, rows padded to 64 (reading) or 16 (generating): a GEMM's shape decides its

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <new>
 
 #include "engine/model/cpu/matrix.h"
 #include "engine/model/dequantize.h"
@@ -12,19 +11,6 @@ namespace kvfs::model::cpu {
 namespace {
 
 using container::GgmlType;
-
-constexpr std::size_t kAlignment = 64;
-struct Free {
-  void operator()(std::uint8_t* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
-};
-using AlignedBytes = std::unique_ptr<std::uint8_t[], Free>;
-
-AlignedBytes aligned_zeros(std::size_t bytes) {
-  AlignedBytes data(
-      static_cast<std::uint8_t*>(::operator new[](bytes, std::align_val_t{kAlignment})));
-  std::memset(data.get(), 0, bytes);
-  return data;
-}
 
 Packing packing_of(GgmlType type) {
   switch (type) {
@@ -112,15 +98,16 @@ void pack_row(Packing packing, const std::uint8_t* from, int inputs, int lane, s
 
 class PackedMatrix final : public Matrix {
  public:
-  PackedMatrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool) : kernels_(kernels) {
+  PackedMatrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool, Arena& arena)
+      : kernels_(kernels) {
     const GgmlType kind = repacked_type(rows.type());
     const Packing packing = packing_of(kind);
     const int lanes = is_quantized(packing) ? kGroup : kPanel;
     units_ = (rows.count() + lanes - 1) / lanes;
     const std::size_t unit = unit_bytes(packing, rows.inputs);
     bytes_ = unit * static_cast<std::size_t>(units_);
-    data_ = aligned_zeros(bytes_);
-    view_ = {packing, rows.inputs, rows.count(), data_.get()};
+    std::uint8_t* const data = arena.take(bytes_);
+    view_ = {packing, rows.inputs, rows.count(), data};
     pool.for_each(units_, [&](int u, int) {
       Bytes scratch;
       Bytes repacked;
@@ -131,7 +118,7 @@ class PackedMatrix final : public Matrix {
           row = repacked;
         }
         pack_row(packing, row.data(), rows.inputs, lane,
-                 data_.get() + unit * static_cast<std::size_t>(u));
+                 data + unit * static_cast<std::size_t>(u));
       }
     });
   }
@@ -161,7 +148,6 @@ class PackedMatrix final : public Matrix {
   const Kernels& kernels_;
   int units_ = 0;
   std::size_t bytes_ = 0;
-  AlignedBytes data_;
   MatrixView view_{};
 };
 
@@ -195,8 +181,9 @@ ByteSpan Rows::row(int index, Bytes& scratch) const {
   return {};
 }
 
-std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool) {
-  return std::make_unique<PackedMatrix>(rows, kernels, pool);
+std::unique_ptr<Matrix> pack_matrix(const Rows& rows, const Kernels& kernels, ForkJoin& pool,
+                                    Arena& arena) {
+  return std::make_unique<PackedMatrix>(rows, kernels, pool, arena);
 }
 
 std::uint64_t packed_bytes(GgmlType file_type, std::uint64_t elements) {

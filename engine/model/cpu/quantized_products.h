@@ -88,6 +88,16 @@ struct QuantizedProducts {
     }
   }
 
+  // Few rows come as fast as memory gives the weights: asks for a block of each group ahead of time.
+  template <Packing P, int Groups>
+  static void fetch(const std::uint8_t* w, std::size_t group) {
+#pragma GCC unroll 4
+    for (int g = 0; g < Groups; ++g, w += group) {
+#pragma GCC unroll 5
+      for (std::size_t line = 0; line < kBlockBytes<P>; line += 64) __builtin_prefetch(w + line);
+    }
+  }
+
   // ---- few rows: the weights as they lie
 
   template <Packing P, int Rows, int Groups>
@@ -99,7 +109,9 @@ struct QuantizedProducts {
     const float* scales = tile.x.scales + tile.factors(row, 0);
     const float* sums = tile.x.sums + tile.factors(row, 0);
     const std::int8_t* values = tile.values(row, 0);
+    const bool first = row == tile.first;
     for (int b = 0; b < blocks; ++b, w += kBlockBytes<P>, values += kBlock) {
+      if (first) fetch<P, Groups>(w + Groups * group, group);
       F dot[Rows][Groups];
       if constexpr (P == Packing::kQ8_0)
         V::template octet_dots<Rows, Groups>(w, group, values, tile.x.columns, dot);
@@ -144,6 +156,7 @@ struct QuantizedProducts {
     for (int g = 0; g < kGroups; ++g) {
       const std::uint8_t* from = w + static_cast<std::size_t>(g) * group;
       for (int b = 0; b < blocks; ++b, from += kBlockBytes<P>) {
+        fetch<P, 1>(from + kGroups * group, group);
         V::template unpack_nibbles<kGroups>(from, to.weights[b] + 32 * g);
         const F d = block_d<P>(from);
         V::store(to.d[b][g], d);

@@ -38,8 +38,8 @@ std::vector<float> bias_of(const std::vector<Slice>& slices) {
 
 class Loader {
  public:
-  Loader(Compute compute, const Kernels& kernels, ForkJoin& pool)
-      : compute_(compute), kernels_(kernels), pool_(pool) {}
+  Loader(Compute compute, const Kernels& kernels, ForkJoin& pool, Arena& memory)
+      : compute_(compute), kernels_(kernels), pool_(pool), memory_(memory) {}
 
   Result<Projection> projection(const Linear& linear) {
     Projection made;
@@ -84,12 +84,13 @@ class Loader {
  private:
   Result<std::unique_ptr<Matrix>> load(const Rows& rows) {
     if (compute_ == Compute::kReference) return torch_matrix(rows, pool_);
-    return pack_matrix(rows, kernels_, pool_);
+    return pack_matrix(rows, kernels_, pool_, memory_);
   }
 
   Compute compute_;
   const Kernels& kernels_;
   ForkJoin& pool_;
+  Arena& memory_;
 };
 
 }  // namespace
@@ -132,8 +133,8 @@ std::uint64_t weights_size(const Architecture& architecture, Compute compute) {
 Result<Weights> load_weights(const Architecture& architecture, Compute compute,
                              const Kernels& kernels, ForkJoin& pool,
                              const std::function<void(double)>& progress) {
-  Loader loader(compute, kernels, pool);
   Weights weights;
+  Loader loader(compute, kernels, pool, weights.memory);
   weights.output_norm = norm(architecture.output_norm);
   KVFS_ASSIGN(weights.output, loader.projection(architecture.output));
   for (const Layer& from : architecture.layers) {

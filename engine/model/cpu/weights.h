@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/model/architecture.h"
+#include "engine/model/cpu/huge_memory.h"
 #include "engine/model/cpu/matrix.h"
 #include "engine/model/model.h"
 
@@ -46,6 +47,7 @@ struct LayerWeights {
 };
 
 struct Weights {
+  Arena memory;  // of the packed matrices
   std::vector<LayerWeights> layers;
   NormWeights output_norm;
   Projection output;  // [vocab]
