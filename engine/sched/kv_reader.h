@@ -1,7 +1,7 @@
 // Reads blocks' KV from the store ahead of the device: a few threads fetch and decode segments, the
 // engine thread takes them in the order in which kv_in wants them (by layer, then by block).
 //
-// poll and done: one thread. wake is called from the reading threads when the next piece is there.
+// poll, take_back and done: one thread. wake is called from the reading threads when the next piece is there.
 #pragma once
 
 #include <condition_variable>
@@ -24,6 +24,7 @@ class KvReader {
   KvReader& operator=(const KvReader&) = delete;
 
   std::optional<Result<KvPiece>> poll();  // nullopt: not there yet, or done
+  void take_back(KvPiece used);           // its memory holds a piece to come
   bool done() const;
 
  private:
@@ -36,6 +37,7 @@ class KvReader {
   mutable std::mutex mutex_;  // guards everything down to threads_
   std::condition_variable room_;
   std::vector<std::optional<Result<KvPiece>>> slots_;  // of order_, emptied when polled
+  std::vector<KvPiece> spare_;
   std::size_t next_read_ = 0;
   std::size_t next_out_ = 0;
   bool stop_ = false;

@@ -61,6 +61,7 @@ Result<bool> Residency::put_in(KvReader& reader, model::Sequence& sequence, Dead
   while (auto piece = reader.poll()) {
     if (!*piece) return fail(piece->error());
     KVFS_TRY(with_room([&] { return model_.kv_in(sequence, **piece); }));
+    reader.take_back(std::move(**piece));
     moved = true;
     if (std::chrono::steady_clock::now() >= deadline) break;
   }

@@ -139,11 +139,12 @@ Status Store::read_chunk(const ChunkId& id, const chunk::ShapeClass& shape, Muta
   return impl_->reading([&](const Txn& txn) { return impl_->chunks.read(txn, id, shape, out); });
 }
 
-Result<KvPiece> Store::read_segment(const Segment& segment) {
-  KvPiece piece{.layer = segment.layer,
-                .head_begin = segment.head_begin,
-                .head_count = segment.head_count,
-                .positions = segment.positions};
+Result<KvPiece> Store::read_segment(const Segment& segment, KvPiece used) {
+  KvPiece piece = std::move(used);
+  piece.layer = segment.layer;
+  piece.head_begin = segment.head_begin;
+  piece.head_count = segment.head_count;
+  piece.positions = segment.positions;
   return impl_->reading([&](const Txn& txn) -> Result<KvPiece> {
     const auto fill = [&](const std::vector<ChunkId>& ids, const chunk::ShapeClass& shape,
                           Bytes& out) -> Status {
