@@ -277,6 +277,7 @@ struct KernelsOf {
     const int first = begin / 8 * 8;
     if (soft_cap != 0.0F) KernelsOf::soft_cap(scores + first, soft_cap, end - first);
     const auto seen = [&](int i, F x, F otherwise) {
+      if (i >= begin && i + 8 <= end) return x;
       return V::first(begin - i, otherwise, V::first(end - i, x, otherwise));
     };
     F largest = none;
