@@ -35,11 +35,11 @@ auto guarded(const std::string& what, F&& body) -> decltype(body()) {
 class CudaModel final : public Model {
  public:
   CudaModel(ModelInfo info, LlamaSizes config, Weights weights, const PageShape& pages,
-            at::Device device, std::uint64_t budget)
+            at::Device device, c10::cuda::CUDAStream stream, std::uint64_t budget)
       : info_(std::move(info)),
         config_(std::move(config)),
         weights_(std::move(weights)),
-        device_(device),
+        stream_(stream),
         pool_(pages, device, budget),
         forward_(make_forward(config_, weights_, pages, device)) {}
 
@@ -56,7 +56,7 @@ class CudaModel final : public Model {
     DeviceSequence& mine = of(sequence);
     const Position before = mine.next_pos();
     const Status done = guarded(what, [&]() -> Status {
-      const c10::cuda::CUDAGuard guard(device_);
+      const c10::cuda::CUDAStreamGuard guard(stream_);
       KVFS_TRY(mine.reserve(static_cast<int>(tokens.size())));
       while (!tokens.empty()) {
         const auto room = static_cast<std::size_t>(kGridRows - mine.next_pos() % kGridRows);
@@ -82,7 +82,7 @@ class CudaModel final : public Model {
       KVFS_TRY(check_step(what, *item.sequence, {&item.token, 1}, item.logits));
     }
     const Status done = guarded(what, [&]() -> Status {
-      const c10::cuda::CUDAGuard guard(device_);
+      const c10::cuda::CUDAStreamGuard guard(stream_);
       std::vector<Forward::Row> rows;
       for (const DecodeItem& item : items) {
         KVFS_TRY(of(*item.sequence).reserve(1));
@@ -115,7 +115,7 @@ class CudaModel final : public Model {
   Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer,
                                       std::int32_t block) override {
     return guarded("read KV from the device", [&]() -> Result<std::vector<KvPiece>> {
-      const c10::cuda::CUDAGuard guard(device_);
+      const c10::cuda::CUDAStreamGuard guard(stream_);
       KVFS_ASSIGN(KvPiece piece, of(sequence).read(layer, block));
       std::vector<KvPiece> pieces;
       pieces.push_back(std::move(piece));
@@ -124,7 +124,7 @@ class CudaModel final : public Model {
   }
   Status kv_in(Sequence& sequence, const KvPiece& piece) override {
     return guarded("put KV on the device", [&]() -> Status {
-      const c10::cuda::CUDAGuard guard(device_);
+      const c10::cuda::CUDAStreamGuard guard(stream_);
       return of(sequence).write(piece);
     });
   }
@@ -165,7 +165,7 @@ class CudaModel final : public Model {
   ModelInfo info_;
   LlamaSizes config_;
   Weights weights_;
-  at::Device device_;
+  c10::cuda::CUDAStream stream_;  // the default one cannot be recorded
   PagePool pool_;
   std::unique_ptr<Forward> forward_;
 };
@@ -236,7 +236,8 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     KVFS_ASSIGN(const Architecture model, read_architecture(*files));
     const LlamaSizes sizes = sizes_of(model);
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
-    const c10::cuda::CUDAGuard guard(device);
+    const auto stream = c10::cuda::getStreamFromPool(false, device.index());
+    const c10::cuda::CUDAStreamGuard guard(stream);
     const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
     KVFS_TRY(check_kernels_know(what, model, properties));
     at::globalContext().setAllowTF32CuBLAS(false);
@@ -253,7 +254,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     ModelInfo info = card.info;
     info.device = "cuda:" + std::to_string(index) + " (" + properties.name + ")";
     return std::make_unique<CudaModel>(std::move(info), sizes, std::move(weights), pages, device,
-                                       budget);
+                                       stream, budget);
   });
 }
 

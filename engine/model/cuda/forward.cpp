@@ -3,9 +3,11 @@
 #include <ATen/cuda/CUDAContext.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "engine/model/cuda/cuda_model.h"
+#include "engine/model/cuda/step_graphs.h"
 
 namespace kvfs::model::cuda {
 namespace {
@@ -47,6 +49,7 @@ class TypedForward final : public Forward {
     std::vector<RowPlace> places;
     for (int i = 0; i < count; ++i) places.push_back({sequence.next_pos() + i, 0});
     const Batch batch = upload(tokens, places, {&sequence});
+    reserve_scratch(batch, count);
     check(embed(weights<T>(weights_.embedding), batch.tokens, count, config_.width,
                 row(residual_, first), stream()));
     for (int layer = 0; layer < config_.layers; ++layer) {
@@ -84,6 +87,22 @@ class TypedForward final : public Forward {
       first_page += each.sequence->pages();
     }
     const Batch batch = upload(tokens, places, sequences);
+    reserve_scratch(batch, count);
+    check(graphs_.run({count, batch.most_pages}, stream(), [&] { launch_step(batch, count); }));
+    for (int i = 0; i < count; ++i) download(i, rows[static_cast<std::size_t>(i)].logits);
+    check(cudaStreamSynchronize(stream()));
+  }
+
+ private:
+  // What a step's kernels read, in one piece of device memory.
+  struct Batch {
+    const RowPlace* places;      // [rows]
+    const std::int32_t* tokens;  // [rows]
+    void* const* addresses;      // [pages of all sequences]
+    int most_pages = 0;          // of one sequence's visible history
+  };
+
+  void launch_step(const Batch& batch, int count) {
     check(embed(weights<T>(weights_.embedding), batch.tokens, count, config_.width,
                 row(residual_, 0), stream()));
     for (int layer = 0; layer < config_.layers; ++layer) {
@@ -99,19 +118,7 @@ class TypedForward final : public Forward {
     }
     norm(weights_.output_norm, 0, count);
     rows_times(weights_.output, normed_, count, false, logits_);
-    for (int i = 0; i < count; ++i) download(i, rows[static_cast<std::size_t>(i)].logits);
-    check(cudaStreamSynchronize(stream()));
   }
-
- private:
-  // What a step's kernels read, in one piece of device memory.
-  struct Batch {
-    at::Tensor memory;
-    const RowPlace* places;      // [rows]
-    const std::int32_t* tokens;  // [rows]
-    void* const* addresses;      // [pages of all sequences]
-    int most_pages = 0;          // of one sequence's visible history
-  };
 
   static cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
   std::int64_t qkv_width() const {
@@ -129,22 +136,22 @@ class TypedForward final : public Forward {
   }
 
   Batch upload(std::span<const TokenId> tokens, const std::vector<RowPlace>& places,
-               const std::vector<const DeviceSequence*>& sequences) const {
+               const std::vector<const DeviceSequence*>& sequences) {
     std::vector<void*> addresses;
     for (const DeviceSequence* sequence : sequences) {
       for (int i = 0; i < sequence->pages(); ++i) addresses.push_back(sequence->page_address(i));
     }
-    const auto padded = [](std::size_t bytes) { return (bytes + 15) / 16 * 16; };
-    const std::size_t tokens_at = padded(places.size() * sizeof(RowPlace));
-    const std::size_t addresses_at = tokens_at + padded(tokens.size_bytes());
+    // Each part at the same place in every step, where recorded steps look for it.
+    constexpr std::size_t tokens_at = kGridRows * sizeof(RowPlace);
+    constexpr std::size_t addresses_at = tokens_at + kGridRows * sizeof(TokenId);
     Bytes host(addresses_at + addresses.size() * sizeof(void*));
     std::memcpy(host.data(), places.data(), places.size() * sizeof(RowPlace));
     std::memcpy(host.data() + tokens_at, tokens.data(), tokens.size_bytes());
     std::memcpy(host.data() + addresses_at, addresses.data(), addresses.size() * sizeof(void*));
 
-    Batch batch{.memory = at::empty({static_cast<std::int64_t>(host.size())},
-                                    at::TensorOptions().dtype(at::kByte).device(device_))};
-    auto* device = static_cast<std::uint8_t*>(batch.memory.data_ptr());
+    make_room(batch_, static_cast<std::int64_t>(host.size()), at::kByte);
+    Batch batch{};
+    auto* device = static_cast<std::uint8_t*>(batch_.data_ptr());
     // From pageable memory: the bytes are staged when the call returns.
     check(cudaMemcpyAsync(device, host.data(), host.size(), cudaMemcpyHostToDevice, stream()));
     batch.places = reinterpret_cast<const RowPlace*>(device);
@@ -154,6 +161,24 @@ class TypedForward final : public Forward {
       batch.most_pages = std::max(batch.most_pages, place.position / kBlockTokens + 1);
     }
     return batch;
+  }
+  // Grows buffer, to a power of two; recorded steps knew the old one.
+  void make_room(at::Tensor& buffer, std::int64_t elements, at::ScalarType type) {
+    if (buffer.defined() && buffer.numel() >= elements) return;
+    const auto size =
+        static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(elements)));
+    graphs_.clear();
+    buffer = at::Tensor();  // given back first: the two need not fit side by side
+    buffer = at::empty({size}, at::TensorOptions().dtype(type).device(device_));
+  }
+  int rows_at_once(const Batch& batch, int count) const {
+    const std::size_t of_row = attention_scratch(1, batch.most_pages, heads());
+    return static_cast<int>(std::clamp<std::size_t>(kScratchBytes / sizeof(float) / of_row, 1,
+                                                    static_cast<std::size_t>(count)));
+  }
+  void reserve_scratch(const Batch& batch, int count) {
+    const std::size_t of_row = attention_scratch(1, batch.most_pages, heads());
+    make_room(partial_, static_cast<std::int64_t>(of_row) * rows_at_once(batch, count), at::kFloat);
   }
   void download(int index, std::span<float> out) const {
     check(cudaMemcpyAsync(out.data(), row(logits_, index), out.size_bytes(), cudaMemcpyDeviceToHost,
@@ -181,14 +206,7 @@ class TypedForward final : public Forward {
     const KvPlace kv{batch.addresses, pages_.offset(layer, 0), pages_.offset(layer, 1)};
     check(rope_and_store<T>(row(qkv_, first), weights_.frequencies.template const_data_ptr<float>(),
                             batch.places, count, heads(), kv, stream()));
-    const std::size_t of_row = attention_scratch(1, batch.most_pages, heads());
-    const int at_once = static_cast<int>(std::clamp<std::size_t>(
-        kScratchBytes / sizeof(float) / of_row, 1, static_cast<std::size_t>(count)));
-    const auto scratch = static_cast<std::int64_t>(of_row) * at_once;
-    if (!partial_.defined() || partial_.numel() < scratch) {
-      partial_ = at::Tensor();  // given back first: the two need not fit side by side
-      partial_ = at::empty({scratch}, at::TensorOptions().dtype(at::kFloat).device(device_));
-    }
+    const int at_once = rows_at_once(batch, count);
     for (int begin = 0; begin < count; begin += at_once) {
       const int rows = std::min(at_once, count - begin);
       check(attention(row(qkv_, first + begin), batch.places + begin, rows, one_sequence,
@@ -213,6 +231,8 @@ class TypedForward final : public Forward {
   at::Tensor residual_, normed_, qkv_, attended_, projected_, gate_up_, activated_;
   at::Tensor logits_;   // [kMaxBatch, vocab]
   at::Tensor partial_;  // attention's scratch
+  at::Tensor batch_;    // what upload() put there last
+  StepGraphs graphs_;
 };
 
 }  // namespace
