@@ -60,6 +60,8 @@ struct Followed {
   std::shared_ptr<sched::Reply> reply;  // with the scheduler and other readers
   std::uint64_t offset = 0;
   text::Utf8Stream text;
+  const text::Tokenizer* tokenizer = nullptr;  // where log probabilities are wanted
+  std::size_t tokens_told = 0;
   bool read_to_end = false;
   bool over = false;  // its last line was sent
 };
@@ -83,6 +85,8 @@ class JobStream {
   asio::awaitable<void> write(std::string_view bytes);
   asio::awaitable<void> cancel_asks();
   std::optional<sched::JobView> view(const std::string& name) const;
+  const text::Tokenizer* tokenizer_of(const std::string& name) const;
+  json::object told(Followed& job, std::string text) const;
   void watch_client();
   bool all_over() const;
   bool settling() const;
@@ -109,6 +113,29 @@ std::optional<sched::JobView> JobStream::view(const std::string& name) const {
     if (job.record.name == name) return std::move(job);
   }
   return std::nullopt;
+}
+
+const text::Tokenizer* JobStream::tokenizer_of(const std::string& name) const {
+  const auto job = view(name);
+  if (!job) return nullptr;
+  const auto& params = job->record.params;
+  const auto wanted = params.find("logprobs");
+  const auto model = params.find("model");
+  if (wanted == params.end() || wanted->second == "0" || model == params.end()) return nullptr;
+  const auto card = front_.services.catalog.card(model->second);
+  return card ? (*card)->tokenizer.get() : nullptr;
+}
+
+// {"text"}, with the log probabilities that go with it; empty when there is nothing to tell.
+json::object JobStream::told(Followed& job, std::string text) const {
+  json::object out;
+  std::vector<model::Logprobs> logprobs;
+  if (job.tokenizer != nullptr && job.reply) logprobs = job.reply->logprobs(job.tokens_told);
+  if (text.empty() && logprobs.empty()) return out;
+  out["text"] = std::move(text);
+  if (!logprobs.empty()) out["logprobs"] = logprobs_json(*job.tokenizer, logprobs);
+  job.tokens_told += logprobs.size();
+  return out;
 }
 
 // A client sends nothing while it listens: when its socket can be read, it is gone. The error is
@@ -144,6 +171,7 @@ asio::awaitable<void> JobStream::begin(unsigned version) {
     Followed job{.name = follow_.jobs[i]};
     auto reply = front_.services.scheduler.reply(follow_.state, job.name);
     if (reply) job.reply = std::move(*reply);
+    job.tokenizer = tokenizer_of(job.name);
     jobs_.push_back(std::move(job));
   }
   for (std::size_t i = 0; i < jobs_.size(); ++i) co_await line(member("job", jobs_[i].name), i);
@@ -171,7 +199,8 @@ asio::awaitable<void> JobStream::pump(std::size_t index) {
       job.offset += *bytes;
       text = job.text.push(std::string_view(buffer).substr(0, *bytes));
     }
-    if (!text.empty()) co_await line(member("text", std::move(text)), index);
+    json::object added = told(job, std::move(text));
+    if (!added.empty()) co_await line(std::move(added), index);
   }
   if (!job.read_to_end || job.over) co_return;
   const auto job_view = view(job.name);

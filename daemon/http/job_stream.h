@@ -3,7 +3,9 @@
 //   {"job":"q1"}                                   first, one a job
 //   {"progress":{"read":512,"of":2048,"known":256,"queued":false}}   with "progress": true
 //   {"text":"…"}                                   what was added; bytes that are not UTF-8 are
-//   U+FFFD
+//   U+FFFD. With the parameter logprobs also "logprobs":{"content":[…]} (present.h) of the tokens
+//   shown since the last line, the end token's too; text may then be "". A token in a stop string
+//   is not among them.
 //   {"done":{…}} or {"error":{code, what, why, way_out}}   last; with the job's record under "job"
 //
 // Where several jobs are followed every line has an "index" too. A client that goes away cancels

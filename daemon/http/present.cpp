@@ -1,5 +1,6 @@
 #include "daemon/http/present.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <ctime>
@@ -49,7 +50,35 @@ json::object params_json(const std::map<std::string, std::string>& set) {
   return params;
 }
 
+constexpr float kLeastLogprob = -9999.0F;  // JSON has no infinity; OpenAI's figure for "never"
+
+json::object token_json(const text::Tokenizer& tokenizer, const model::TokenLogprob& token) {
+  const std::string_view spelled = tokenizer.bytes_of(token.id);
+  text::Utf8Stream shown;
+  json::string text(shown.push(spelled));
+  text += shown.finish();
+  json::array bytes;
+  for (const char byte : spelled) bytes.emplace_back(static_cast<unsigned char>(byte));
+  return {{"id", token.id},
+          {"token", std::move(text)},
+          {"bytes", std::move(bytes)},
+          {"logprob", std::max(token.logprob, kLeastLogprob)}};
+}
+
 }  // namespace
+
+json::object logprobs_json(const text::Tokenizer& tokenizer,
+                           const std::vector<model::Logprobs>& logprobs) {
+  json::array content;
+  for (const model::Logprobs& each : logprobs) {
+    json::object token = token_json(tokenizer, each.token);
+    json::array top;
+    for (const model::TokenLogprob& other : each.top) top.push_back(token_json(tokenizer, other));
+    token["top_logprobs"] = std::move(top);
+    content.push_back(std::move(token));
+  }
+  return {{"content", std::move(content)}};
+}
 
 json::object job_json(const sched::JobView& job) {
   const store::JobRecord& record = job.record;

@@ -13,6 +13,11 @@ namespace kvfs::daemon::http {
 //  "seed","seconds","tokens_per_second"?,"finish"?,"error"?,"line"}
 boost::json::object job_json(const sched::JobView& job);
 
+// As OpenAI's chat API has it, and each token's id: {"content":[{"id","token","bytes","logprob",
+// "top_logprobs":[{"id","token","bytes","logprob"}]}]}. Parts of characters are U+FFFD in "token".
+boost::json::object logprobs_json(const text::Tokenizer& tokenizer,
+                                  const std::vector<model::Logprobs>& logprobs);
+
 // For lists: {"path","tokens","model"?,"origin"?,"kv_bytes","changed","advanced","children"?}
 Result<boost::json::object> state_summary(Services& services, StateId id, const std::string& path);
 

@@ -39,80 +39,169 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.value != b.value ? a.value > b.value : a.id < b.id;
 }
 
-std::vector<Candidate> penalized(std::span<const float> logits, std::span<const TokenId> recent,
-                                 float penalty) {
-  std::vector<Candidate> candidates(logits.size());
-  for (std::size_t i = 0; i < logits.size(); ++i)
-    candidates[i] = {logits[i], static_cast<TokenId>(i)};
-  if (penalty == 1.0F) return candidates;
-  std::vector<TokenId> window(
-      recent.end() - std::min<std::ptrdiff_t>(kRepeatWindow, std::ssize(recent)), recent.end());
+bool changes_logits(const SamplingParams& params) {
+  return params.repeat_penalty != 1.0F || params.presence_penalty != 0.0F ||
+         params.frequency_penalty != 0.0F || !params.logit_bias.empty();
+}
+
+bool within(TokenId id, std::span<const float> logits) {
+  return id >= 0 && static_cast<std::size_t>(id) < logits.size();
+}
+
+void penalize_repeats(std::span<float> logits, std::span<const TokenId> history, float penalty) {
+  const std::size_t count = std::min<std::size_t>(kRepeatWindow, history.size());
+  std::vector<TokenId> window(history.end() - static_cast<std::ptrdiff_t>(count), history.end());
   std::sort(window.begin(), window.end());
   window.erase(std::unique(window.begin(), window.end()), window.end());
   for (const TokenId id : window) {
-    if (id < 0 || static_cast<std::size_t>(id) >= logits.size()) continue;
-    float& value = candidates[static_cast<std::size_t>(id)].value;
+    if (!within(id, logits)) continue;
+    float& value = logits[static_cast<std::size_t>(id)];
     value = value > 0.0F ? value / penalty : value * penalty;
   }
-  return candidates;
 }
 
-// Keeps the fewest of the likeliest whose share reaches top_p. weights: e^…, any order.
-void keep_nucleus(std::vector<Candidate>& candidates, double total, float top_p) {
-  const double wanted = total * static_cast<double>(top_p);
+void penalize_counts(std::span<float> logits, const Said& said, const SamplingParams& params) {
+  const auto generated = said.history.last(std::min(said.generated, said.history.size()));
+  std::vector<std::uint32_t> counts(logits.size());
+  for (const TokenId id : generated) {
+    if (within(id, logits)) ++counts[static_cast<std::size_t>(id)];
+  }
+  for (std::size_t id = 0; id < counts.size(); ++id) {
+    if (counts[id] == 0) continue;
+    logits[id] -=
+        static_cast<float>(counts[id]) * params.frequency_penalty + params.presence_penalty;
+  }
+}
+
+std::vector<float> changed(std::span<const float> logits, const Said& said,
+                           const SamplingParams& params) {
+  std::vector<float> out(logits.begin(), logits.end());
+  for (const auto& [id, bias] : params.logit_bias) {
+    if (within(id, out)) out[static_cast<std::size_t>(id)] += bias;
+  }
+  if (params.repeat_penalty != 1.0F) penalize_repeats(out, said.history, params.repeat_penalty);
+  if (params.presence_penalty != 0.0F || params.frequency_penalty != 0.0F) {
+    penalize_counts(out, said, params);
+  }
+  return out;
+}
+
+Candidate best_of(std::span<const float> logits) {
+  Candidate best{logits[0], 0};
+  for (std::size_t i = 1; i < logits.size(); ++i) {
+    if (logits[i] > best.value) best = {logits[i], static_cast<TokenId>(i)};
+  }
+  return best;
+}
+
+double sum_of(const std::vector<Candidate>& weights) {
+  double total = 0.0;
+  for (const Candidate& c : weights) total += static_cast<double>(c.value);
+  return total;
+}
+
+// Keeps the fewest of the first, in the given order, whose weights reach `wanted`.
+template <class Item, class Before>
+void keep_first(std::vector<Item>& items, double wanted, const Before& first) {
   double sum = 0.0;
   std::size_t kept = 0;
   std::size_t sorted = 0;
-  // Sorted in growing pieces: the nucleus is mostly a few of tens of thousands.
-  for (std::size_t piece = 128; kept < candidates.size() && (kept == 0 || sum < wanted);
-       piece *= 4) {
-    const std::size_t end = std::min(candidates.size(), sorted + piece);
-    const auto from = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
-    const auto to = candidates.begin() + static_cast<std::ptrdiff_t>(end);
-    if (to != candidates.end()) std::nth_element(from, to, candidates.end(), before);
-    std::sort(from, to, before);
+  // Sorted in growing pieces: what is kept is mostly a few of tens of thousands.
+  for (std::size_t piece = 128; kept < items.size() && (kept == 0 || sum < wanted); piece *= 4) {
+    const std::size_t end = std::min(items.size(), sorted + piece);
+    const auto from = items.begin() + static_cast<std::ptrdiff_t>(sorted);
+    const auto to = items.begin() + static_cast<std::ptrdiff_t>(end);
+    if (to != items.end()) std::nth_element(from, to, items.end(), first);
+    std::sort(from, to, first);
     sorted = end;
     while (kept < sorted && (kept == 0 || sum < wanted))
-      sum += static_cast<double>(candidates[kept++].value);
+      sum += static_cast<double>(items[kept++].value);
   }
-  candidates.resize(kept);
+  items.resize(kept);
+}
+
+// Those whose information −log p is nearest the entropy, until they hold a share of `mass`.
+void keep_typical(std::vector<Candidate>& candidates, float mass) {
+  struct Shifted : Candidate {
+    double distance;
+  };
+  const double total = sum_of(candidates);
+  double entropy = 0.0;
+  std::vector<Shifted> shifted;
+  shifted.reserve(candidates.size());
+  for (const Candidate& c : candidates) {
+    const double p = static_cast<double>(c.value) / total;
+    if (!(p > 0.0)) continue;
+    shifted.push_back({c, -std::log(p)});
+    entropy += p * shifted.back().distance;
+  }
+  if (shifted.empty()) return;
+  for (Shifted& each : shifted) each.distance = std::abs(each.distance - entropy);
+  keep_first(shifted, total * static_cast<double>(mass), [](const Shifted& a, const Shifted& b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
+  });
+  candidates.assign(shifted.begin(), shifted.end());
 }
 
 }  // namespace
 
-TokenId sample(std::span<const float> logits, std::span<const TokenId> recent,
-               const SamplingParams& params, Position position) {
-  std::vector<Candidate> candidates = penalized(logits, recent, params.repeat_penalty);
-  const Candidate best = *std::min_element(candidates.begin(), candidates.end(), before);
+TokenId sample(std::span<const float> logits, const Said& said, const SamplingParams& params,
+               Position position) {
+  std::vector<float> own;
+  if (changes_logits(params)) {
+    own = changed(logits, said, params);
+    logits = own;
+  }
+  const Candidate best = best_of(logits);
   if (!(params.temperature > 0.0F)) return best.id;
 
+  std::vector<Candidate> candidates(logits.size());
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    candidates[i] = {logits[i], static_cast<TokenId>(i)};
   if (params.top_k > 0 && static_cast<std::size_t>(params.top_k) < candidates.size()) {
     const auto end = candidates.begin() + params.top_k;
     std::nth_element(candidates.begin(), end, candidates.end(), before);
     candidates.erase(end, candidates.end());
   }
-  double total = 0.0;
-  for (Candidate& c : candidates) {
-    c.value = std::exp((c.value - best.value) / params.temperature);
-    total += static_cast<double>(c.value);
+  for (Candidate& c : candidates) c.value = std::exp((c.value - best.value) / params.temperature);
+  if (params.top_p < 1.0F) {
+    keep_first(candidates, sum_of(candidates) * static_cast<double>(params.top_p), before);
   }
-  if (params.top_p < 1.0F) keep_nucleus(candidates, total, params.top_p);
   if (params.min_p > 0.0F) {  // the best weighs 1
     std::erase_if(candidates, [&](const Candidate& c) { return c.value < params.min_p; });
   }
+  if (params.typical < 1.0F) keep_typical(candidates, params.typical);
 
   // By id, so that the draw does not depend on how the candidates were selected.
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-  total = 0.0;
-  for (const Candidate& c : candidates) total += static_cast<double>(c.value);
-  const double target = uniform(params.seed, position) * total;
+  const double target = uniform(params.seed, position) * sum_of(candidates);
   double sum = 0.0;
   for (const Candidate& c : candidates) {
     sum += static_cast<double>(c.value);
     if (sum > target) return c.id;
   }
-  return best.id;
+  return candidates.back().id;  // the sums differ in their last bit
+}
+
+Logprobs logprobs_of(std::span<const float> logits, TokenId token, std::size_t top) {
+  const double best = static_cast<double>(best_of(logits).value);
+  double total = 0.0;
+  for (const float value : logits) total += std::exp(static_cast<double>(value) - best);
+  const double norm = best + std::log(total);
+  const auto logprob = [&](TokenId id) {
+    const double value = static_cast<double>(logits[static_cast<std::size_t>(id)]) - norm;
+    return TokenLogprob{id, static_cast<float>(std::min(value, 0.0))};
+  };
+  std::vector<Candidate> candidates(logits.size());
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    candidates[i] = {logits[i], static_cast<TokenId>(i)};
+  top = std::min(top, candidates.size());
+  std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(top),
+                    candidates.end(), before);
+  Logprobs out{.token = logprob(token)};
+  for (std::size_t i = 0; i < top; ++i) out.top.push_back(logprob(candidates[i].id));
+  return out;
 }
 
 }  // namespace kvfs::model

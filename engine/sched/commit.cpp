@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "codec/base/log.h"
+#include "engine/sched/logprobs.h"
 #include "engine/store/write_transaction.h"
 
 namespace kvfs::sched {
@@ -24,18 +25,23 @@ std::string text_of(const Reply& reply) {
   return text;
 }
 
-// Another submission may have replaced it meanwhile.
-Status if_there(Status removed) {
-  if (!removed && removed.error().code == ErrorCode::kNotFound) return {};
-  return removed;
-}
-
 void fail_record(store::JobRecord& record, const Error& error) {
   record.status = store::JobStatus::kFailed;
   record.error = error.message();
 }
 
 }  // namespace
+
+// Another submission may have replaced it meanwhile.
+Status if_there(Status removed) {
+  if (!removed && removed.error().code == ErrorCode::kNotFound) return {};
+  return removed;
+}
+
+Status remove_reply(store::WriteTransaction& tx, StateId state, const std::string& job) {
+  KVFS_TRY(if_there(tx.remove_file(state, store::FileArea::kReply, job)));
+  return if_there(tx.remove_file(state, store::FileArea::kLogprobs, job));
+}
 
 void Committer::start(Hooks hooks) {
   hooks_ = std::move(hooks);
@@ -123,7 +129,11 @@ Status Committer::commit(End& end, const Stored& stored,
   const auto& record = end.record;
   store::FileRecord reply;
   reply.changed_ns = record.finished_ns;
-  if (!end.error) reply.content = text_of(*end.reply);
+  store::FileRecord logprobs = reply;
+  if (!end.error) {
+    reply.content = text_of(*end.reply);
+    logprobs.content = encode_logprobs(end.reply->logprobs(0));
+  }
   return store_.write([&](store::WriteTransaction& tx) -> Status {
     const auto state = tx.state(record.state);
     if (!state) return tx.update_job(end.id, record);  // removed meanwhile: nothing is left to say
@@ -143,12 +153,15 @@ Status Committer::commit(End& end, const Stored& stored,
     KVFS_TRY(tx.update_job(end.id, record));
     for (const auto& [id, name] : dropped) {
       KVFS_TRY(if_there(tx.remove_job(id)));
-      KVFS_TRY(if_there(tx.remove_file(record.state, store::FileArea::kReply, name)));
+      KVFS_TRY(remove_reply(tx, record.state, name));
     }
     if (!end.error) {
-      reply.uid = state->uid;
-      reply.gid = state->gid;
+      reply.uid = logprobs.uid = state->uid;
+      reply.gid = logprobs.gid = state->gid;
       KVFS_TRY(tx.put_file(record.state, store::FileArea::kReply, record.name, reply));
+      if (!logprobs.content.empty()) {
+        KVFS_TRY(tx.put_file(record.state, store::FileArea::kLogprobs, record.name, logprobs));
+      }
     }
     return {};
   });

@@ -23,6 +23,10 @@
 
 namespace kvfs::sched {
 
+Status if_there(Status removed);  // kNotFound is fine
+// What a job's reply left in the store, as far as it is there.
+Status remove_reply(store::WriteTransaction& tx, StateId state, const std::string& job);
+
 class Committer {
  public:
   struct Block {  // the job's next block, in ascending order

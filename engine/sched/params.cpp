@@ -15,6 +15,8 @@ namespace {
 constexpr std::size_t kMaxStops = 16;
 constexpr std::size_t kMaxStopBytes = 256;
 constexpr std::size_t kMaxNameBytes = 255;
+constexpr std::size_t kMaxBiases = 1024;
+constexpr float kMaxBias = 100;  // as OpenAI has it
 
 constexpr std::array kTable = {
     ParamSpec{"model", "", "name of a model; unset: the daemon's default"},
@@ -24,7 +26,15 @@ constexpr std::array kTable = {
     ParamSpec{"top_p", "1", "above 0, at most 1; 1 is off"},
     ParamSpec{"top_k", "0", "0 to 1000000; 0 is off"},
     ParamSpec{"min_p", "0", "0 to below 1; 0 is off"},
+    ParamSpec{"typical", "1", "above 0, at most 1; 1 is off"},
     ParamSpec{"repeat_penalty", "1", "above 0, at most 10; 1 is off"},
+    ParamSpec{"presence_penalty", "0", "-2 to 2; 0 is off"},
+    ParamSpec{"frequency_penalty", "0", "-2 to 2; 0 is off"},
+    ParamSpec{"logit_bias", "",
+              "a JSON object of at most 1024 token ids, each with a bias of -100 to 100: "
+              "{\"42\": -100}"},
+    ParamSpec{"logprobs", "0",
+              "0 to 20: the likeliest tokens to tell with each generated one; 0 is off"},
     ParamSpec{"seed", "", "0 to 18446744073709551615; unset: a fresh one each job"},
     ParamSpec{"stop", "", "up to 16 strings that end a reply: one a line, or a JSON array"},
     ParamSpec{"max_prefix_tokens", "0",
@@ -131,6 +141,39 @@ Result<std::string> check_stop(const ParamSpec& spec, std::string_view value) {
   return list.empty() ? std::string() : boost::json::serialize(list);
 }
 
+// {"42": -100, …}, ids ascending, numbers canonical.
+Result<std::string> check_bias(const ParamSpec& spec, std::string_view value) {
+  boost::system::error_code error;
+  const auto parsed = boost::json::parse(value, error);
+  if (error || !parsed.is_object()) return refuse(spec, value, "is not a JSON object");
+  std::map<TokenId, float> biases;
+  for (const auto& [key, given] : parsed.as_object()) {
+    const auto id = parse<TokenId>(key);
+    if (!id || *id < 0) return refuse(spec, key, "is no token id");
+    const auto bias = given.is_number() ? given.to_number<double>() : kMaxBias + 1;
+    if (!(std::abs(bias) <= kMaxBias)) {
+      return refuse(spec, boost::json::serialize(given), "is out of range");
+    }
+    if (bias != 0) biases[*id] = static_cast<float>(bias);
+  }
+  if (biases.size() > kMaxBiases) return refuse(spec, value, "has more than 1024 ids");
+  std::string out;
+  for (const auto& [id, bias] : biases) {
+    out += (out.empty() ? "{\"" : ",\"") + print(id) + "\":" + print(bias);
+  }
+  return out.empty() ? out : out + "}";
+}
+
+std::vector<std::pair<TokenId, float>> biases_of(std::string_view checked) {
+  std::vector<std::pair<TokenId, float>> out;
+  if (checked.empty()) return out;
+  const auto parsed = boost::json::parse(checked);
+  for (const auto& [key, bias] : parsed.as_object()) {
+    out.emplace_back(*parse<TokenId>(key), bias.to_number<float>());
+  }
+  return out;
+}
+
 Result<std::string> check_name(const ParamSpec& spec, std::string_view value) {
   const bool printable = std::ranges::all_of(
       value, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != '/'; });
@@ -165,9 +208,16 @@ Result<std::string> check_param(std::string_view name, std::string_view raw) {
     return number<std::uint64_t>(*spec, value, {0, std::numeric_limits<std::uint64_t>::max()});
   }
   if (name == "temperature") return number<float>(*spec, value, {0.F, 10.F});
-  if (name == "top_p") return number<float>(*spec, value, {0.F, 1.F, true, false});
+  if (name == "top_p" || name == "typical") {
+    return number<float>(*spec, value, {0.F, 1.F, true, false});
+  }
   if (name == "min_p") return number<float>(*spec, value, {0.F, 1.F, false, true});
   if (name == "repeat_penalty") return number<float>(*spec, value, {0.F, 10.F, true, false});
+  if (name == "presence_penalty" || name == "frequency_penalty") {
+    return number<float>(*spec, value, {-2.F, 2.F});
+  }
+  if (name == "logit_bias") return check_bias(*spec, value);
+  if (name == "logprobs") return number<std::int32_t>(*spec, value, {0, 20});
   if (const auto codec = chunk::codec_from_name(value); !codec) {
     return refuse(*spec, value, "is not one of its words");
   }
@@ -194,6 +244,11 @@ Result<JobParams> resolve_params(const ParamMap& set) {
   out.sampling.top_k = *parse<std::int32_t>(value("top_k"));
   out.sampling.min_p = *parse<float>(value("min_p"));
   out.sampling.repeat_penalty = *parse<float>(value("repeat_penalty"));
+  out.sampling.typical = *parse<float>(value("typical"));
+  out.sampling.presence_penalty = *parse<float>(value("presence_penalty"));
+  out.sampling.frequency_penalty = *parse<float>(value("frequency_penalty"));
+  out.sampling.logit_bias = biases_of(value("logit_bias"));
+  out.logprobs = *parse<std::int32_t>(value("logprobs"));
   out.seed = parse<std::uint64_t>(value("seed"));
   out.stop = stop_strings(value("stop"));
   out.max_prefix_tokens = *parse<std::int32_t>(value("max_prefix_tokens"));

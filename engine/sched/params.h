@@ -45,6 +45,7 @@ struct JobParams {
   model::SamplingParams sampling;  // seed filled in by the scheduler
   std::optional<std::uint64_t> seed;
   std::vector<std::string> stop;  // strings; given as a JSON array or one a line
+  std::int32_t logprobs = 0;      // likeliest tokens told with each generated one; 0: none is told
   std::int32_t max_prefix_tokens =
       0;  // most tokens the history may hold after reading; 0: the context
   Truncate truncate = Truncate::kError;

@@ -107,6 +107,12 @@ Status check_model(const model::ModelCard& card, const JobParams& params, const 
         "it has no chat template" + (card.chat_error.empty() ? "" : " (" + card.chat_error + ")"),
         "set template to raw");
   }
+  for (const auto& [id, bias] : params.sampling.logit_bias) {
+    if (id < card.info.vocab_size) continue;
+    return fail(ErrorCode::kInvalid, "parameter logit_bias",
+                "token " + std::to_string(id) + " is not in the vocabulary of " + card.info.name,
+                "give ids from 0 to " + std::to_string(card.info.vocab_size - 1));
+  }
   if (!history.id) return {};
   if (history.version.fingerprint != card.info.fingerprint) {
     return fail(ErrorCode::kInvalid, what,

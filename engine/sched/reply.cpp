@@ -1,6 +1,7 @@
 #include "engine/sched/reply.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -45,12 +46,20 @@ bool Reply::drop(Ticket ticket) {
   return waiting_.erase(ticket) > 0;
 }
 
-void Reply::append(std::string_view text) {
-  if (text.empty()) return;
+std::vector<model::Logprobs> Reply::logprobs(std::size_t from) const {
+  const std::lock_guard lock(mutex_);
+  from = std::min(from, logprobs_.size());
+  return {logprobs_.begin() + static_cast<std::ptrdiff_t>(from), logprobs_.end()};
+}
+
+void Reply::append(std::string_view text, std::vector<model::Logprobs> logprobs) {
+  if (text.empty() && logprobs.empty()) return;
   std::unordered_map<Ticket, Wake> woken;
   {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
+    std::ranges::move(logprobs, std::back_inserter(logprobs_));
+    if (text.empty()) return;  // nobody waits for these alone
     text_ += text;
     woken.swap(waiting_);
   }

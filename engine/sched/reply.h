@@ -14,9 +14,11 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "codec/base/bytes.h"
 #include "codec/base/result.h"
+#include "engine/model/sampling.h"
 
 namespace kvfs::sched {
 
@@ -33,6 +35,10 @@ class Reply {
   // After a failure: the job's error.
   Result<std::size_t> read(std::uint64_t offset, MutableByteSpan out) const;
 
+  // Of the tokens told of so far, from the given one on, where the job asked for them. They never
+  // come before the text they belong to; those that print nothing may come with later text.
+  std::vector<model::Logprobs> logprobs(std::size_t from) const;
+
   // Registers wake unless there is something to read at offset or the reply is finished, in which
   // case nothing is registered and nullopt says "read again now".
   std::optional<Ticket> wait(std::uint64_t offset, Wake wake);
@@ -40,12 +46,13 @@ class Reply {
   bool drop(Ticket ticket);
 
   // The scheduler's side.
-  void append(std::string_view text);
+  void append(std::string_view text, std::vector<model::Logprobs> logprobs = {});
   void finish(std::optional<Error> error = std::nullopt);
 
  private:
   mutable std::mutex mutex_;  // guards everything below
   std::string text_;
+  std::vector<model::Logprobs> logprobs_;
   bool finished_ = false;
   std::optional<Error> error_;
   std::unordered_map<Ticket, Wake> waiting_;

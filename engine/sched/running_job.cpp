@@ -1,12 +1,22 @@
 #include "engine/sched/running_job.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace kvfs::sched {
 namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// A reply that was stopped and goes on is one reply to the penalties.
+std::size_t generated_at_end(const std::vector<store::BlockToken>& tokens) {
+  std::size_t count = 0;
+  while (count < tokens.size() && tokens[tokens.size() - 1 - count].path == TokenPath::kGenerated) {
+    ++count;
+  }
+  return count;
 }
 
 }  // namespace
@@ -24,6 +34,7 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
       chain_(*setup_.base, setup_.scope, on.model->info().one_path),
       next_out_(setup_.base->version.next_pos / kBlockTokens),
       was_resident_(on.residency.holds(setup_.base->id)) {
+  if (setup_.prompt.empty()) said_ = generated_at_end(tokens_);
   for (const TokenId id : setup_.prompt) {
     tokens_.push_back({id, read_end_++, TokenPath::kRead});
     ids_.push_back(id);
@@ -135,22 +146,16 @@ std::span<float> RunningJob::logits() { return logits_; }
 // --- generating
 // -------------------------------------------------------------------------------------
 
-std::vector<TokenId> RunningJob::recent() const {
-  const auto count = std::min<std::size_t>(ids_.size(), model::kRepeatWindow);
-  std::vector<TokenId> out(ids_.end() - static_cast<std::ptrdiff_t>(count), ids_.end());
-  std::erase_if(out, [](TokenId id) { return id < 0; });
-  return out;
-}
-
 void RunningJob::sample_next() {
   if (progress_.generated_tokens == 0) generating_since_ = Clock::now();
-  const TokenId token = model::sample(logits_, recent(), setup_.params.sampling, position());
+  const TokenId token = model::sample(logits_, {ids_, said_}, setup_.params.sampling, position());
   tokens_.push_back({token, position(), TokenPath::kGenerated});
   ids_.push_back(token);
+  ++said_;
   ++progress_.generated_tokens;
   const auto& ends = setup_.card->tokenizer->end_tokens();
   const bool ended = std::ranges::find(ends, token) != ends.end();
-  if (!ended) setup_.handed.reply->append(text_.push(token));
+  tell(token, ended);
   if (ended || text_.stopped()) {
     finish_ = "stop";
   } else if (std::cmp_greater_equal(progress_.generated_tokens, setup_.params.max_tokens) ||
@@ -159,6 +164,25 @@ void RunningJob::sample_next() {
   }
   // The last token's KV is of use to a state alone.
   stage_ = finish_.empty() || changes() ? Stage::kGenerating : Stage::kDraining;
+}
+
+void RunningJob::tell(TokenId token, bool ended) {
+  const std::int32_t top = setup_.params.logprobs;
+  if (top > 0) {
+    untold_.push_back(model::logprobs_of(logits_, token, static_cast<std::size_t>(top)));
+  }
+  append(ended ? text_.push_end() : text_.push(token));
+}
+
+void RunningJob::append(std::string_view text) {
+  std::vector<model::Logprobs> shown;
+  if (const std::size_t count = text_.tokens_shown() - told_; count > 0 && !untold_.empty()) {
+    const auto end = untold_.begin() + static_cast<std::ptrdiff_t>(count);
+    shown.assign(std::make_move_iterator(untold_.begin()), std::make_move_iterator(end));
+    untold_.erase(untold_.begin(), end);
+  }
+  told_ = text_.tokens_shown();
+  setup_.handed.reply->append(text, std::move(shown));
 }
 
 void RunningJob::decoded() {
@@ -250,7 +274,7 @@ store::VersionRecord RunningJob::version() const {
 Committer::End RunningJob::end(std::optional<Error> error) {
   stage_ = Stage::kEnding;
   Committer::End out{.job = ticket(), .id = setup_.handed.id, .record = setup_.handed.record};
-  if (!error && generates()) setup_.handed.reply->append(text_.finish());
+  if (!error && generates()) append(text_.finish());
   out.reply = setup_.handed.reply;
   auto& record = out.record;
   const bool stopped = canceled_ || (error && error->code == ErrorCode::kCanceled);

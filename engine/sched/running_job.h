@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/sched/commit.h"
@@ -95,7 +96,8 @@ class RunningJob {
 
   Position position() const { return sequence_->next_pos(); }
   void after_reading();
-  std::vector<TokenId> recent() const;
+  void tell(TokenId token, bool ended);
+  void append(std::string_view text);  // to the reply
   Result<store::NewBlock> copy_out(std::int32_t index);
   store::VersionRecord version() const;
 
@@ -111,6 +113,9 @@ class RunningJob {
   Position read_end_ = 0;                  // position after the prompt
   std::vector<float> logits_;              // [vocab_size]
   ReplyText text_;
+  std::size_t said_ = 0;                 // tokens at the history's end that were generated in a run
+  std::vector<model::Logprobs> untold_;  // of generated tokens whose text is held back
+  std::size_t told_ = 0;
   KeyChain chain_;
   std::map<std::int32_t, store::BlockPin> known_;  // found by prefix, not yet handed over
   std::unique_ptr<KvReader> reader_;

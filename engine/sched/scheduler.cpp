@@ -8,6 +8,7 @@
 #include "engine/sched/history.h"
 #include "engine/sched/inflight.h"
 #include "engine/sched/job_table.h"
+#include "engine/sched/logprobs.h"
 #include "engine/sched/submission.h"
 #include "engine/store/write_transaction.h"
 
@@ -26,11 +27,6 @@ Error parse_error(const std::string& text, ErrorCode code) {
     out.why.resize(semicolon);
   }
   return out;
-}
-
-Status if_there(Status removed) {
-  if (!removed && removed.error().code == ErrorCode::kNotFound) return {};
-  return removed;
 }
 
 tl::unexpected<Error> stopping(const std::string& name) {
@@ -163,7 +159,7 @@ void Scheduler::Impl::submit(const Submission& submission,
         }
         if (pending->place.replaces) {
           KVFS_TRY(if_there(tx.remove_job(*pending->place.replaces)));
-          KVFS_TRY(if_there(tx.remove_file(row.state, store::FileArea::kReply, row.name)));
+          KVFS_TRY(remove_reply(tx, row.state, row.name));
         }
         KVFS_ASSIGN(pending->id, tx.add_job(row));
         return {};
@@ -256,7 +252,11 @@ Result<std::shared_ptr<Reply>> Scheduler::reply(StateId state, const std::string
   auto out = std::make_shared<Reply>();  // with the reader
   auto file = impl_->store.file(state, store::FileArea::kReply, name);
   if (file) {
-    out->append(file->content);
+    std::vector<model::Logprobs> logprobs;
+    if (const auto kept = impl_->store.file(state, store::FileArea::kLogprobs, name)) {
+      KVFS_ASSIGN(logprobs, decode_logprobs(kept->content));
+    }
+    out->append(file->content, std::move(logprobs));
     out->finish();
     return out;
   }

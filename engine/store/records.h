@@ -146,7 +146,7 @@ struct JobRecord {
 };
 
 // On disk: never renumber.
-enum class FileArea : std::uint8_t { kReply = 0, kSpool = 1, kUser = 2 };
+enum class FileArea : std::uint8_t { kReply = 0, kSpool = 1, kUser = 2, kLogprobs = 3 };
 
 struct FileRecord {
   FileId id;  // its inode, never reused

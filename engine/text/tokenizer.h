@@ -84,6 +84,8 @@ class Utf8Stream {
  public:
   std::string push(std::string_view bytes);  // what may be shown now
   std::string finish();                      // the rest
+  bool waits() const { return !pending_.empty(); }
+
  private:
   std::string pending_;
 };

@@ -32,7 +32,8 @@ TEST(History, ContinueThenStepEqualsContinue) {
   House house(controls);
   for (const bool sampled : {false, true}) {
     const std::string suffix = sampled ? "-sampled" : "-greedy";
-    ParamMap params{{"repeat_penalty", "1.3"}};
+    ParamMap params{
+        {"repeat_penalty", "1.3"}, {"presence_penalty", "0.5"}, {"frequency_penalty", "1.5"}};
     if (sampled) {
       params["seed"] = "7";
     } else {
@@ -138,6 +139,49 @@ TEST(History, AStopStringCutsTheReplyAndNotTheTokens) {
   EXPECT_EQ(cut.text, whole.substr(0, at));
   EXPECT_EQ(cut.record.finish, "stop");
   EXPECT_EQ(house.text(state), "go" + whole.substr(0, at + 3));
+}
+
+std::vector<model::Logprobs> told(House& house, StateId state, const std::string& job) {
+  return house.scheduler().reply(state, job).value()->logprobs(0);
+}
+
+TEST(History, LogprobsGoWithTheReplyAndAreKeptWithIt) {
+  FakeControls controls;
+  controls.ends = true;
+  House house(controls);
+  const StateId state = house.make("s", {{"temperature", "0"}, {"max_tokens", "500"}});
+  const auto plain = house.ask(state, "go");
+  EXPECT_TRUE(told(house, state, plain.record.name).empty());
+  const auto asked = house.ask(state, "go", {{"logprobs", "3"}});
+  EXPECT_EQ(asked.text, plain.text);
+  const auto tokens = told(house, state, asked.record.name);
+  ASSERT_EQ(tokens.size(), asked.record.generated_tokens);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    ASSERT_EQ(tokens[i].top.size(), 3U);
+    EXPECT_EQ(tokens[i].token, tokens[i].top[0]);  // greedy
+    EXPECT_LE(tokens[i].top[1].logprob, tokens[i].top[0].logprob);
+    if (i < asked.text.size()) {
+      EXPECT_EQ(tokens[i].token.id, static_cast<unsigned char>(asked.text[i]));
+    }
+  }
+  EXPECT_EQ(tokens.back().token.id, kEnd);
+  house.reopen();
+  EXPECT_EQ(told(house, state, asked.record.name), tokens);
+  auto again = house.submission(state, JobKind::kAsk, "go");
+  again.name = asked.record.name;
+  house.wait(state, house.submit(again));
+  EXPECT_TRUE(told(house, state, asked.record.name).empty());
+}
+
+TEST(History, LogprobsOfAStopStringAreNotTold) {
+  FakeControls controls;
+  House house(controls);
+  const StateId state = house.make("s", {{"temperature", "0"}, {"logprobs", "1"}});
+  const auto whole = house.ask(state, "go").text;
+  const auto cut = house.ask(state, "go", {{"stop", whole.substr(10, 3)}});
+  const auto tokens = told(house, state, cut.record.name);
+  EXPECT_EQ(tokens.size(), cut.text.size());
+  EXPECT_LT(tokens.size(), cut.record.generated_tokens);
 }
 
 // --- prefixes -----------------------------------------------------------------------------------

@@ -37,6 +37,12 @@ TEST(Params, ValuesOutOfRangeAreRefused) {
   EXPECT_TRUE(refused("max_tokens", "0"));
   EXPECT_TRUE(refused("max_tokens", "99999999999999"));
   EXPECT_TRUE(refused("repeat_penalty", "0"));
+  EXPECT_TRUE(refused("typical", "0"));
+  EXPECT_TRUE(refused("typical", "1.5"));
+  EXPECT_TRUE(refused("presence_penalty", "2.1"));
+  EXPECT_TRUE(refused("frequency_penalty", "-2.1"));
+  EXPECT_TRUE(refused("logprobs", "21"));
+  EXPECT_TRUE(refused("logprobs", "true"));
   EXPECT_TRUE(refused("seed", "-1"));
   EXPECT_TRUE(refused("template", "jinja"));
   EXPECT_TRUE(refused("codec", "gzip"));
@@ -57,6 +63,26 @@ TEST(Params, StopsAreLinesOrAJsonArray) {
   EXPECT_EQ(resolved->stop, (std::vector<std::string>{"one", "two"}));
 }
 
+TEST(Params, BiasesAreAJsonObjectOfIds) {
+  EXPECT_EQ(kept("logit_bias", R"( {"42": -100, "007": 1.50} )"), R"({"7":1.5,"42":-100})");
+  EXPECT_EQ(kept("logit_bias", "{}"), "");
+  EXPECT_EQ(kept("logit_bias", R"({"1": 0})"), "");
+  EXPECT_TRUE(refused("logit_bias", "42"));
+  EXPECT_TRUE(refused("logit_bias", R"([1])"));
+  EXPECT_TRUE(refused("logit_bias", R"({"-1": 1})"));
+  EXPECT_TRUE(refused("logit_bias", R"({"one": 1})"));
+  EXPECT_TRUE(refused("logit_bias", R"({"1": 100.5})"));
+  EXPECT_TRUE(refused("logit_bias", R"({"1": "2"})"));
+  EXPECT_TRUE(refused("logit_bias", R"({"99999999999": 1})"));
+  std::string many;
+  for (int id = 0; id < 1025; ++id)
+    many += (many.empty() ? "{\"" : ",\"") + std::to_string(id) + "\":1";
+  EXPECT_TRUE(refused("logit_bias", many + "}"));
+  const auto resolved = resolve_params({{"logit_bias", R"({"7":1.5,"42":-100})"}});
+  EXPECT_EQ(resolved->sampling.logit_bias,
+            (std::vector<std::pair<TokenId, float>>{{7, 1.5F}, {42, -100.F}}));
+}
+
 TEST(Params, DefaultsAreThoseOfThePage) {
   const auto params = resolve_params({});
   ASSERT_TRUE(params);
@@ -64,7 +90,12 @@ TEST(Params, DefaultsAreThoseOfThePage) {
   EXPECT_EQ(params->sampling.top_k, 0);
   EXPECT_FLOAT_EQ(params->sampling.top_p, 1.F);
   EXPECT_FLOAT_EQ(params->sampling.min_p, 0.F);
+  EXPECT_FLOAT_EQ(params->sampling.typical, 1.F);
   EXPECT_FLOAT_EQ(params->sampling.repeat_penalty, 1.F);
+  EXPECT_FLOAT_EQ(params->sampling.presence_penalty, 0.F);
+  EXPECT_FLOAT_EQ(params->sampling.frequency_penalty, 0.F);
+  EXPECT_TRUE(params->sampling.logit_bias.empty());
+  EXPECT_EQ(params->logprobs, 0);
   EXPECT_EQ(params->max_tokens, 256);
   EXPECT_FALSE(params->seed);
   EXPECT_EQ(params->mode, TemplateMode::kAuto);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <random>
 
 #include "engine/sched/reply_text.h"
 
@@ -112,6 +113,68 @@ TEST(ReplyText, WhatMayBeginAStopStringIsHeldBack) {
 TEST(ReplyText, TheFirstStopStringCuts) {
   EXPECT_EQ(shown({"one E", "ND two"}, {"END", "ne"}), (Shown{"o", "", ""}));
   EXPECT_EQ(shown({"one E", "ND two"}, {"END"}), (Shown{"one ", "", ""}));
+}
+
+TEST(ReplyText, OfOverlappingStopStringsTheFirstToBeCompleteCuts) {
+  for (const auto& pieces : {Shown{"xabcd"}, Shown{"xab", "cd"}, Shown{"x", "a", "b", "c", "d"}}) {
+    std::string text;
+    for (const auto& piece : shown(pieces, {"abcd", "bc"})) text += piece;
+    EXPECT_EQ(text, "xa");
+  }
+  EXPECT_EQ(shown({"xabc"}, {"bc", "abc", "c"}).front(), "x");  // at once: the longest
+}
+
+TEST(ReplyText, AStopStringMayBeginWithinACharacterOfTwoTokens) {
+  EXPECT_EQ(shown({"caf\xC3", "\xA9", "s!"}, {"\xC3\xA9s"}), (Shown{"caf", "", "", ""}));
+  EXPECT_EQ(shown({"caf\xC3", "\xA9", "t!"}, {"\xC3\xA9s"}), (Shown{"caf", "", "\xC3\xA9t!", ""}));
+}
+
+TEST(ReplyText, TokensAreToldOfWithTheirText) {
+  const Pieces tokenizer({"on", "e E", "N", "\xC3", "\xA9", "<x>", "E", "ND"});
+  ReplyText text(tokenizer, {"END"});
+  std::vector<std::size_t> told;
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
+    text.push(id);
+    told.push_back(text.tokens_shown());
+  }
+  EXPECT_EQ(told, (std::vector<std::size_t>{1, 1, 1, 1, 5, 6, 6, 6}));
+  EXPECT_EQ(shown({"ab", "cd"}, {"bc"}), (Shown{"a", "", ""}));
+}
+
+// What is shown, and which tokens are told of, for every way to cut a text into pieces.
+TEST(ReplyText, AnyCuttingShowsWhatTheWholeShows) {
+  std::mt19937 generator(11);
+  const auto below = [&](std::size_t n) {
+    return std::uniform_int_distribution<std::size_t>(0, n - 1)(generator);
+  };
+  const std::array<std::string, 9> letters{
+      "a", "b", "a", "b", "\xC3\xA9", "\xE2\x82\xAC", "\xC3", "\xF0\x9F", "\xFF"};
+  const auto word = [&](std::size_t most, std::size_t kinds) {
+    std::string out;
+    for (std::size_t left = 1 + below(most); left > 0; --left) out += letters[below(kinds)];
+    return out;
+  };
+  for (int round = 0; round < 3000; ++round) {
+    const std::string text = word(14, letters.size());
+    Shown stops;
+    for (std::size_t left = below(4); left > 0; --left) stops.push_back(word(4, 6));
+    std::string whole;
+    for (const auto& part : shown({text}, stops)) whole += part;
+    for (int cutting = 0; cutting < 8; ++cutting) {
+      Shown pieces(1);
+      for (const char byte : text) {
+        if (below(2) == 0) pieces.emplace_back();
+        pieces.back() += byte;
+      }
+      std::string so_far;
+      for (const auto& part : shown(pieces, stops)) {
+        so_far += part;
+        ASSERT_TRUE(whole.starts_with(so_far)) << round;  // never part of a stop string
+        ASSERT_TRUE(text::is_valid_utf8(so_far)) << round;
+      }
+      ASSERT_EQ(so_far, whole) << round;
+    }
+  }
 }
 
 }  // namespace
