@@ -12,6 +12,9 @@
 //   PATCH  /v1/states/PATH              {"rename"?: new path, "params"?: {name: value}}
 //   POST   /v1/states/PATH/fork         {"to": path} → 201
 //   POST   /v1/states/PATH/feed|ask|continue {"prompt","params"?,"name"?,"n"?,"progress"?,"wait"?}
+//   POST   /v1/states/PATH/ask|continue {"messages":[{"role","content"}…], …}: a whole conversation,
+//                                       of which what the state holds is not read again; on an empty
+//                                       state what the owner's other states hold of it is found
 //   POST   /v1/states/PATH/step         {"n"?: tokens, …}
 //   POST   /v1/states/PATH/cancel       {"job"}
 //   GET    /v1/states/PATH/jobs         {"jobs":[…]}, newest first

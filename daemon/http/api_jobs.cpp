@@ -2,6 +2,7 @@
 #include <charconv>
 
 #include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
 
 #include "codec/base/log.h"
 #include "daemon/http/api.h"
@@ -49,10 +50,18 @@ Result<Order> read_order(Services& services, const Call& call, JobKind kind) {
   submission.kind = kind;
   KVFS_ASSIGN(submission.state, sched::resolve(services.store, call.captures.at(0)));
   KVFS_ASSIGN(const json::object body, call.json());
-  KVFS_TRY(only_fields(body, {"prompt", "params", "name", "n", "progress", "wait"}));
+  KVFS_TRY(only_fields(body, {"prompt", "messages", "params", "name", "n", "progress", "wait"}));
   KVFS_ASSIGN(submission.prompt, text_field(body, "prompt"));
   KVFS_ASSIGN(submission.name, text_field(body, "name"));
   KVFS_ASSIGN(submission.overrides, params_field(body));
+  if (const json::value* messages = body.if_contains("messages")) {
+    if (!submission.prompt.empty()) {
+      return fail(ErrorCode::kInvalid, "field 'messages'", "there is a prompt as well",
+                  "send one of the two");
+    }
+    submission.prompt = json::serialize(*messages);
+    submission.overrides["format"] = "messages";
+  }
   KVFS_ASSIGN(order.progress, truth_field(body, "progress", false));
   KVFS_ASSIGN(order.wait, truth_field(body, "wait", true));
   const std::int64_t most = kind == JobKind::kStep  ? kMostSteps

@@ -216,20 +216,14 @@ Result<EngineLoop::Admission> EngineLoop::admit(const JobTable::Handed& handed) 
 
   KVFS_ASSIGN(setup.base, parts_.histories.get(record.base));
   KVFS_TRY(check_model(*setup.card, setup.params, *setup.base));
-  KVFS_ASSIGN(setup.prompt,
-              prompt_tokens(*setup.card, setup.params, record.kind, *setup.base, record.prompt));
-  if (setup.prompt.empty() && setup.base->tokens.empty()) {
+  KVFS_ASSIGN(const auto state, parts_.store.state(record.state));
+  KVFS_ASSIGN(setup.prompt, prompt_tokens(*setup.card, setup.params, record.kind, *setup.base,
+                                          record.prompt, parts_.known, state.uid));
+  if (setup.prompt.ids.empty() && setup.base->tokens.empty()) {
     return fail(ErrorCode::kInvalid, "job " + record.name, "the state is empty",
                 "feed it, or continue it with some text, first");
   }
-  const auto& info = on->model->info();
-  setup.scope = {.fingerprint = info.fingerprint,
-                 .kernel_class = info.kernel_class,
-                 .kv_dtype = info.kv_dtype};
-  if (!options_.share_prefixes) {
-    KVFS_ASSIGN(const auto state, parts_.store.state(record.state));
-    setup.scope.owner = state.uid;
-  }
+  setup.scope = parts_.known.scope(on->model->info(), state.uid);
   auto job = std::make_unique<RunningJob>(std::move(setup), *on, parts_.store, parts_.table);
   if (!fits(*job)) return Admission::kLater;
   on->residency.want(job->base());

@@ -31,6 +31,7 @@ class EngineLoop {
     JobTable& table;
     Committer& committer;
     HistoryCache& histories;
+    KnownTexts& known;
   };
   EngineLoop(Parts parts, const SchedulerOptions& options);
   ~EngineLoop() { stop(); }

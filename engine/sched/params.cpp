@@ -21,6 +21,9 @@ constexpr float kMaxBias = 100;  // as OpenAI has it
 constexpr std::array kTable = {
     ParamSpec{"model", "", "name of a model; unset: the daemon's default"},
     ParamSpec{"template", "", "chat or raw; unset: chat where the model has a chat template"},
+    ParamSpec{"format", "text",
+              "text, or messages: a prompt is a JSON array of {\"role\", \"content\"}, the whole "
+              "conversation"},
     ParamSpec{"max_tokens", "256", "most tokens to generate, 1 to 1000000"},
     ParamSpec{"temperature", "0.8", "0 to 10; 0 takes the likeliest token"},
     ParamSpec{"top_p", "1", "above 0, at most 1; 1 is off"},
@@ -200,6 +203,7 @@ Result<std::string> check_param(std::string_view name, std::string_view raw) {
   if (value.empty()) return std::string();
   if (name == "model") return check_name(*spec, value);
   if (name == "template") return one_of(*spec, value, {"chat", "raw"});
+  if (name == "format") return one_of(*spec, value, {"text", "messages"});
   if (name == "truncate") return one_of(*spec, value, {"error", "head", "tail"});
   if (name == "max_tokens") return number<std::int32_t>(*spec, value, {1, 1'000'000});
   if (name == "top_k") return number<std::int32_t>(*spec, value, {0, 1'000'000});
@@ -238,6 +242,7 @@ Result<JobParams> resolve_params(const ParamMap& set) {
   out.mode = mode == "chat"  ? TemplateMode::kChat
              : mode == "raw" ? TemplateMode::kRaw
                              : TemplateMode::kAuto;
+  out.format = value("format") == "messages" ? PromptFormat::kMessages : PromptFormat::kText;
   out.max_tokens = *parse<std::int32_t>(value("max_tokens"));
   out.sampling.temperature = *parse<float>(value("temperature"));
   out.sampling.top_p = *parse<float>(value("top_p"));

@@ -32,6 +32,7 @@ bool is_param(std::string_view name);
 Result<std::string> check_param(std::string_view name, std::string_view value);
 
 enum class TemplateMode { kAuto, kChat, kRaw };  // auto: chat where the model has a chat template
+enum class PromptFormat { kText, kMessages };
 enum class Truncate {
   kError,
   kHead,
@@ -41,6 +42,7 @@ enum class Truncate {
 struct JobParams {
   std::string model;  // empty: the default
   TemplateMode mode = TemplateMode::kAuto;
+  PromptFormat format = PromptFormat::kText;
   std::int32_t max_tokens = 256;
   model::SamplingParams sampling;  // seed filled in by the scheduler
   std::optional<std::uint64_t> seed;

@@ -86,6 +86,33 @@ Result<std::vector<TokenId>> cut_to(const Renderer& renderer, std::string_view t
   return too_long(number(ids.size()), room);
 }
 
+Result<Prompt> conversation_tokens(const model::ModelCard& card, const History& history,
+                                   std::string_view text, KnownTexts& known, std::uint32_t uid) {
+  KVFS_ASSIGN(const auto messages, read_messages(text));
+  KVFS_ASSIGN(const auto conversation, Conversation::render(card, messages));
+  if (history.ids.empty()) {
+    auto match = known.find(conversation, card.info, uid);
+    const auto rest = conversation.rest_after(match.ids, match.offset);
+    match.ids.insert(match.ids.end(), rest.begin(), rest.end());
+    return Prompt{std::move(match.ids), std::move(match.last)};
+  }
+  Follower follower(conversation);
+  for (const TokenId id : history.ids) {
+    if (follower.take(id)) continue;
+    return fail(
+        ErrorCode::kInvalid, "messages",
+        "the state does not begin so: they part after " + number(follower.offset()) + " bytes",
+        "send them to an empty state, or send the new turn alone as the prompt");
+  }
+  auto rest = conversation.rest_after(history.ids, follower.offset());
+  if (!follower.at_border() || rest.empty()) {
+    return fail(ErrorCode::kInvalid, "messages",
+                rest.empty() ? "the state holds all of them" : "the state ends within one of them",
+                "send them to an empty state, or send the new turn alone as the prompt");
+  }
+  return Prompt{std::move(rest), std::nullopt};
+}
+
 }  // namespace
 
 Status check_text(std::string_view text) {
@@ -130,9 +157,9 @@ Status check_model(const model::ModelCard& card, const JobParams& params, const 
   return {};
 }
 
-Result<std::vector<TokenId>> prompt_tokens(const model::ModelCard& card, const JobParams& params,
-                                           store::JobKind kind, const History& history,
-                                           std::string_view text) {
+Result<Prompt> prompt_tokens(const model::ModelCard& card, const JobParams& params,
+                             store::JobKind kind, const History& history, std::string_view text,
+                             KnownTexts& known, std::uint32_t uid) {
   const bool generates = kind != store::JobKind::kFeed;
   std::int64_t most = std::int64_t{card.info.context_length} - (generates ? 1 : 0);
   const bool own_limit = params.max_prefix_tokens > 0 && params.max_prefix_tokens < most &&
@@ -147,9 +174,19 @@ Result<std::vector<TokenId>> prompt_tokens(const model::ModelCard& card, const J
                     number(static_cast<std::size_t>(own_limit ? most : card.info.context_length)),
                 "begin a new state, or fork an earlier one");
   }
-  if (kind == store::JobKind::kStep) return std::vector<TokenId>{};
+  if (kind == store::JobKind::kStep) return Prompt{};
 
   const auto room = static_cast<std::size_t>(left);
+  if (params.format == PromptFormat::kMessages) {
+    if (!generates || params.mode == TemplateMode::kRaw) {
+      return fail(ErrorCode::kInvalid, std::string(kWhat),
+                  generates ? "template raw knows no messages" : "a feed takes no messages",
+                  "set format to text");
+    }
+    auto prompt = conversation_tokens(card, history, text, known, uid);
+    if (prompt && prompt->ids.size() > room) return too_long(number(prompt->ids.size()), room);
+    return prompt;
+  }
   const Renderer renderer{card, params, kind, history};
   // Tokenizing costs, and no token is longer than the longest: a text of more bytes cannot fit.
   if (text.size() / 8 > room) {
@@ -160,9 +197,13 @@ Result<std::vector<TokenId>> prompt_tokens(const model::ModelCard& card, const J
     text = keep_bytes(text, bytes, params.truncate == Truncate::kHead);
   }
   auto ids = renderer.render(text);
-  if (ids.size() <= room) return ids;
-  if (params.truncate == Truncate::kError) return too_long(number(ids.size()), room);
-  return cut_to(renderer, text, room);
+  if (ids.size() > room && params.truncate == Truncate::kError) {
+    return too_long(number(ids.size()), room);
+  }
+  if (ids.size() > room) {
+    KVFS_ASSIGN(ids, cut_to(renderer, text, room));
+  }
+  return Prompt{std::move(ids), std::nullopt};
 }
 
 }  // namespace kvfs::sched

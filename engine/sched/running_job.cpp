@@ -34,13 +34,13 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
       chain_(*setup_.base, setup_.scope, on.model->info().one_path),
       next_out_(setup_.base->version.next_pos / kBlockTokens),
       was_resident_(on.residency.holds(setup_.base->id)) {
-  if (setup_.prompt.empty()) said_ = generated_at_end(tokens_);
-  for (const TokenId id : setup_.prompt) {
+  if (setup_.prompt.ids.empty()) said_ = generated_at_end(tokens_);
+  for (const TokenId id : setup_.prompt.ids) {
     tokens_.push_back({id, read_end_++, TokenPath::kRead});
     ids_.push_back(id);
   }
   setup_.params.sampling.seed = setup_.handed.record.seed;
-  progress_.prompt_tokens = static_cast<std::uint32_t>(setup_.prompt.size());
+  progress_.prompt_tokens = static_cast<std::uint32_t>(setup_.prompt.ids.size());
   ++on_.jobs;
 }
 
@@ -71,6 +71,12 @@ void RunningJob::after_reading() {
   stage_ = position() < read_end_ ? Stage::kReading : generates() ? Stage::kLast : Stage::kDraining;
 }
 
+std::optional<store::BlockPin> RunningJob::find_block(
+    std::int32_t index, const BlockKey& key, const std::vector<store::BlockToken>& tokens) {
+  const auto id = store_.find_prefix(chain_.previous(index), key, tokens);
+  return id ? store_.pin(*id) : std::nullopt;
+}
+
 Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) {
   std::int32_t index = position() / kBlockTokens;
   if (index == looked_up_ || !chain_.intact()) return 0U;
@@ -80,20 +86,27 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
   while (covered < read_end_) {
     const auto block_is = block_tokens(tokens_, index, read_end_);
     chain_.close_before(index, tokens_);
-    const auto id =
-        store_.find_prefix(chain_.previous(index), chain_.key(index, block_is), block_is);
-    auto pin = id ? store_.pin(*id) : std::nullopt;
+    auto pin = find_block(index, chain_.key(index, block_is), block_is);
+    Position end = block_is.back().position + 1, in = end;
+    // A block that begins as this one does: its first tokens are of use.
+    const auto& part = setup_.prompt.known;
+    if (!pin && part && part->index == index && part->end > covered && on_.model->info().one_path) {
+      pin = find_block(index, part->key, part->tokens);
+      in = part->tokens.back().position + 1;
+      end = part->end;
+    }
     if (!pin) break;
-    known_.emplace(index, *std::move(pin));
-    KVFS_ASSIGN(auto block, store_.block(*id));
+    KVFS_ASSIGN(auto block, store_.block(pin->id()));
+    known_.insert_or_assign(index, *std::move(pin));
     found.push_back(std::move(block));
-    covered = block_is.back().position + 1;
+    covered = taking_to_ = end;
+    taking_in_ = in;
     ++index;
+    if (in != end || end % kBlockTokens != 0) break;
   }
   if (found.empty()) return 0U;
   const auto tokens = static_cast<std::uint32_t>(covered - position());
   progress_.known_tokens += tokens;
-  taking_to_ = covered;
   // What is on the device of a block that is taken whole makes way for it.
   KVFS_TRY(on_.model->truncate(*sequence_, found.front().index * kBlockTokens));
   reader_ = std::make_unique<KvReader>(store_, found, wake);
@@ -103,8 +116,10 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
 
 Status RunningJob::taken() {
   reader_.reset();
-  KVFS_TRY(on_.model->set_next_pos(*sequence_, taking_to_));
-  if (generates()) known_.erase(taking_to_ / kBlockTokens);  // it will grow into another block
+  KVFS_TRY(on_.model->set_next_pos(*sequence_, taking_in_));
+  if (taking_to_ < taking_in_) KVFS_TRY(on_.model->truncate(*sequence_, taking_to_));
+  // It will grow into another block.
+  if (generates() || taking_to_ < read_end_) known_.erase(taking_to_ / kBlockTokens);
   after_reading();
   return {};
 }

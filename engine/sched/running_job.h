@@ -17,6 +17,7 @@
 #include "engine/sched/job_table.h"
 #include "engine/sched/kv_reader.h"
 #include "engine/sched/loaded_models.h"
+#include "engine/sched/prompt.h"
 #include "engine/sched/reply_text.h"
 
 namespace kvfs::sched {
@@ -38,7 +39,7 @@ class RunningJob {
     JobParams params;
     const model::ModelCard* card = nullptr;
     std::shared_ptr<const History> base;  // with the history cache
-    std::vector<TokenId> prompt;
+    Prompt prompt;
     store::PrefixScope scope;
   };
   RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTable& table);
@@ -95,6 +96,8 @@ class RunningJob {
   using Clock = std::chrono::steady_clock;
 
   Position position() const { return sequence_->next_pos(); }
+  std::optional<store::BlockPin> find_block(std::int32_t index, const BlockKey& key,
+                                            const std::vector<store::BlockToken>& tokens);
   void after_reading();
   void tell(TokenId token, bool ended);
   void append(std::string_view text);  // to the reply
@@ -119,6 +122,7 @@ class RunningJob {
   KeyChain chain_;
   std::map<std::int32_t, store::BlockPin> known_;  // found by prefix, not yet handed over
   std::unique_ptr<KvReader> reader_;
+  Position taking_in_ = 0;  // up to here; what stands after taking_to_ is dropped again
   Position taking_to_ = 0;
   std::int32_t looked_up_ = -1;  // block whose prefix was looked for last
   std::int32_t next_out_ = 0;    // block to hand to the store next

@@ -42,13 +42,15 @@ struct Scheduler::Impl {
         catalog(its_catalog),
         table(options.queue_limit, options.finished_per_state),
         histories(its_store),
+        known(its_store, options.share_prefixes),
         committer(its_store, table),
-        engine({its_store, its_catalog, table, committer, histories}, options) {}
+        engine({its_store, its_catalog, table, committer, histories, known}, options) {}
 
   store::Store& store;
   Catalog& catalog;
   JobTable table;
   HistoryCache histories;
+  KnownTexts known;
   Committer committer;
   EngineLoop engine;
   Inflight calls;  // of the store, that will call back
@@ -60,6 +62,7 @@ struct Scheduler::Impl {
   bool stopped = false;  // guarded by order_mutex
 
   void tell(const Event& event) {
+    if (event.kind == Event::Kind::kAdvanced) known.changed(event.state);
     std::function<void(const Event&)> call;
     {
       const std::lock_guard lock(listener_mutex);
@@ -98,7 +101,7 @@ void Scheduler::set_listener(std::function<void(const Event&)> listener) {
 // -------------------------------------------------------------------------------------
 
 Status Scheduler::check(const Submission& submission) {
-  KVFS_TRY(examine(impl_->store, impl_->catalog, impl_->histories, submission,
+  KVFS_TRY(examine(impl_->store, impl_->catalog, impl_->histories, impl_->known, submission,
                    impl_->table.busy(submission.state)));
   return {};
 }
@@ -132,7 +135,7 @@ void Scheduler::Impl::submit(const Submission& submission,
     refuse(submission, why);
     done(fail(why));
   };
-  auto record = examine(store, catalog, histories, submission, table.busy(submission.state));
+  auto record = examine(store, catalog, histories, known, submission, table.busy(submission.state));
   if (!record) return refused(record.error());
   pending->record = *std::move(record);
 

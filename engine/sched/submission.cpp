@@ -50,7 +50,7 @@ std::uint64_t fresh_seed() {
 }  // namespace
 
 Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryCache& histories,
-                                 const Submission& submission, bool changing) {
+                                 KnownTexts& known, const Submission& submission, bool changing) {
   KVFS_TRY(check_name(submission.name));
   KVFS_ASSIGN(const auto state, store.state(submission.state));
   KVFS_ASSIGN(auto params, all_params(state.params, submission.overrides));
@@ -73,8 +73,8 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
     return fail(ErrorCode::kInvalid, "step", "the state is empty, there is nothing to go on from",
                 "feed it, or continue it with some text, first");
   }
-  KVFS_ASSIGN(const auto tokens,
-              prompt_tokens(*card, resolved, submission.kind, *history, submission.prompt));
+  KVFS_ASSIGN(const auto prompt, prompt_tokens(*card, resolved, submission.kind, *history,
+                                               submission.prompt, known, state.uid));
 
   store::JobRecord record;
   record.state = submission.state;
@@ -86,7 +86,7 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
   record.submitted_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
                             std::chrono::system_clock::now().time_since_epoch())
                             .count();
-  record.prompt_tokens = static_cast<std::uint32_t>(tokens.size());
+  record.prompt_tokens = static_cast<std::uint32_t>(prompt.ids.size());
   return record;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/sched/history.h"
+#include "engine/sched/known_texts.h"
 #include "engine/sched/scheduler.h"
 
 namespace kvfs::sched {
@@ -10,6 +11,6 @@ namespace kvfs::sched {
 // changing: a job that changes the state is queued or running, so that what the state holds now
 // says little about what this job will find.
 Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryCache& histories,
-                                 const Submission& submission, bool changing);
+                                 KnownTexts& known, const Submission& submission, bool changing);
 
 }  // namespace kvfs::sched

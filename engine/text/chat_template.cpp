@@ -209,15 +209,71 @@ std::vector<TokenId> ChatTemplate::feed(const std::vector<TokenId>& history,
   return encode(history, begin.system, trimmed(text), begin.after_system);
 }
 
+bool ChatTemplate::starts_a_line(const std::vector<TokenId>& history) const {
+  return tokenizer_.bytes_of(history.back()).ends_with('\n') ||
+         form_of(history).ends_with(user_form_);
+}
+
+// What a user's text finds before it where only a system text was fed.
+std::string ChatTemplate::after_system(const Opening& begin) const {
+  const std::vector<TokenId> history = encode({}, begin.system, kSystem, begin.after_system);
+  const TailKind tail = tail_of(history);
+  if (tail != TailKind::kUserOpen) return turn_after(history, tail);
+  return starts_a_line(history) ? "" : "\n";
+}
+
+Result<std::vector<ChatTemplate::Part>> ChatTemplate::conversation(
+    const std::vector<jinja::Message>& messages) const {
+  const Opening begin = opening();
+  const std::string way_out =
+      "send system at most once and first, then user and assistant in turns, user last";
+  std::vector<Part> out;
+  std::string before = begin.user;
+  std::string_view expected = "user";
+  for (const jinja::Message& message : messages) {
+    if (message.role == "system" && out.empty()) {
+      if (begin.system.empty() && begin.after_system.empty()) {
+        return fail(ErrorCode::kInvalid, "message 1", "the model's template has no system text",
+                    "say it in the first user's message");
+      }
+      out.push_back({begin.system, SpecialText::kAsControl});
+      out.push_back({std::string(trimmed(message.content)), SpecialText::kAsText});
+      out.push_back({begin.after_system, SpecialText::kAsControl});
+      before = after_system(begin);
+      continue;
+    }
+    if (message.role != expected) {
+      return fail(ErrorCode::kInvalid, "message " + std::to_string(&message - messages.data() + 1),
+                  "its role is " + message.role.substr(0, 40) + " where " + std::string(expected) +
+                      " was to speak",
+                  way_out);
+    }
+    if (expected == "assistant") {
+      out.push_back({message.content, SpecialText::kAsText});
+      before = close_ + turn_;
+      expected = "user";
+      continue;
+    }
+    std::string_view text = message.content;
+    if (text.ends_with('\n')) text.remove_suffix(1);
+    out.push_back({before, SpecialText::kAsControl});
+    out.push_back({std::string(trimmed(text)), SpecialText::kAsText});
+    out.push_back({ask_, SpecialText::kAsControl});
+    expected = "assistant";
+  }
+  if (messages.empty() || expected != "assistant") {
+    return fail(ErrorCode::kInvalid, "messages", "the last is not a user's", way_out);
+  }
+  return out;
+}
+
 std::vector<TokenId> ChatTemplate::prompt(const std::vector<TokenId>& history,
                                           std::string_view text) const {
   if (text.ends_with('\n')) text.remove_suffix(1);
   const TailKind tail = tail_of(history);
   if (tail == TailKind::kUserOpen) {
     // The question starts a line of its own below the text that was fed.
-    const std::string_view last = tokenizer_.bytes_of(history.back());
-    const bool apart = last.ends_with('\n') || form_of(history).ends_with(user_form_);
-    return encode(history, "", (apart ? "" : "\n") + std::string(text), ask_);
+    return encode(history, "", (starts_a_line(history) ? "" : "\n") + std::string(text), ask_);
   }
   if (tail == TailKind::kEmpty) return encode(history, opening().user, trimmed(text), ask_);
   return encode(history, turn_after(history, tail), trimmed(text), ask_);

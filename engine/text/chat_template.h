@@ -52,6 +52,15 @@ class ChatTemplate {
   // opens the assistant's.
   std::vector<TokenId> prompt(const std::vector<TokenId>& history, std::string_view text) const;
 
+  // A whole conversation as feed() of its system text, prompt() of each user's text and the replies
+  // between them would have written it, the assistant's turn open at the end. kInvalid: roles that
+  // do not take turns, a system text that the template knows no place for.
+  struct Part {
+    std::string text;
+    SpecialText special;
+  };
+  Result<std::vector<Part>> conversation(const std::vector<jinja::Message>& messages) const;
+
  private:
   // How a state begins; rendered anew where the template asks for the date.
   struct Opening {
@@ -71,6 +80,8 @@ class ChatTemplate {
   bool is_end(TokenId id) const;
   Opening opening() const;
   std::string turn_after(const std::vector<TokenId>& history, TailKind tail) const;
+  bool starts_a_line(const std::vector<TokenId>& history) const;
+  std::string after_system(const Opening& begin) const;
   std::vector<TokenId> encode(const std::vector<TokenId>& history, std::string_view before,
                               std::string_view text, std::string_view after) const;
   std::string_view trimmed(std::string_view text) const;

@@ -34,6 +34,14 @@ std::size_t last_letter(std::string_view text) {  // where it begins
   return at;
 }
 
+// The parts' texts one after the other; kept in `kept` where there are several.
+std::string_view join(std::span<const TextPart> parts, std::string& kept) {
+  if (parts.empty()) return {};
+  if (parts.size() == 1) return parts[0].text;
+  for (const TextPart& part : parts) kept += part.text;
+  return kept;
+}
+
 bool starts_letter(std::string_view text) { return !text.empty() && utf8_front(text).valid; }
 
 }  // namespace
@@ -86,17 +94,12 @@ std::vector<TokenId> Pipeline::encode(std::string_view utf8, SpecialText special
   return encode_parts({&part, 1}, Before::kNothing);
 }
 
-std::vector<TokenId> Pipeline::encode_parts(std::span<const TextPart> parts, Before start) const {
-  std::string joined;
-  std::string_view text = parts.empty() ? std::string_view() : parts[0].text;
-  if (parts.size() > 1) {
-    for (const TextPart& part : parts) joined += part.text;
-    text = joined;
-  }
-  std::vector<TokenId> out;
+// Calls found(added token, its part's kind) for each added token of the parts, joined.
+template <class Found>
+void Pipeline::each_added(std::string_view text, std::span<const TextPart> parts,
+                          const Found& found) const {
   std::size_t plain = 0;  // where text without added tokens began
   std::size_t end = 0;    // of the part
-  const auto before = [start](std::size_t at) { return at == 0 ? start : Before::kAddedToken; };
   for (const TextPart& part : parts) {
     std::size_t at = std::max(end, plain);
     end += part.text.size();
@@ -106,12 +109,48 @@ std::vector<TokenId> Pipeline::encode_parts(std::span<const TextPart> parts, Bef
         ++at;
         continue;
       }
-      encode_text(text.substr(plain, added.begin - plain), before(plain), part.special, out);
-      out.push_back(added.id);
+      found(added, part.special);
       at = plain = added.end;
     }
   }
+}
+
+std::vector<TokenId> Pipeline::encode_parts(std::span<const TextPart> parts, Before start) const {
+  std::string kept;
+  const std::string_view text = join(parts, kept);
+  std::vector<TokenId> out;
+  std::size_t plain = 0;
+  const auto before = [start](std::size_t at) { return at == 0 ? start : Before::kAddedToken; };
+  each_added(text, parts, [&](const Added& added, SpecialText special) {
+    encode_text(text.substr(plain, added.begin - plain), before(plain), special, out);
+    out.push_back(added.id);
+    plain = added.end;
+  });
   encode_text(text.substr(plain), before(plain), SpecialText::kAsText, out);
+  return out;
+}
+
+std::vector<Stretch> Pipeline::stretches(std::span<const TextPart> parts) const {
+  const auto spaces = [this](Before before) {
+    const TextPart letter{"x", SpecialText::kAsText};
+    const std::vector<TokenId> ids = encode_parts({&letter, 1}, before);
+    return !ids.empty() && bytes_of(ids[0]).starts_with(' ');
+  };
+  const bool first = spaces(Before::kNothing), later = spaces(Before::kAddedToken);
+  std::string kept;
+  const std::string_view text = join(parts, kept);
+  std::vector<Stretch> out;
+  std::size_t plain = 0;
+  const auto add_text = [&](std::size_t end) {
+    if (plain < end) out.push_back({kNoToken, plain, end, plain == 0 ? first : later});
+  };
+  each_added(text, parts, [&](const Added& added, SpecialText) {
+    if (!vocabulary_.is_control(added.id)) return;
+    add_text(added.begin);
+    out.push_back({added.id, added.begin, added.end, false});
+    plain = added.end;
+  });
+  add_text(text.size());
   return out;
 }
 

@@ -53,6 +53,7 @@ class Pipeline final : public Tokenizer {
 
   std::vector<TokenId> encode(std::string_view utf8, SpecialText special) const override;
   std::vector<TokenId> encode_parts(std::span<const TextPart> parts, Before before) const override;
+  std::vector<Stretch> stretches(std::span<const TextPart> parts) const override;
   std::string_view bytes_of(TokenId id) const override { return vocabulary_.bytes_of(id); }
   bool is_special(TokenId id) const override { return vocabulary_.is_control(id); }
   std::int32_t vocab_size() const override { return vocabulary_.size(); }
@@ -74,6 +75,8 @@ class Pipeline final : public Tokenizer {
   void find_whole_pieces();
   void find_cuts();
 
+  template <class Found>
+  void each_added(std::string_view text, std::span<const TextPart> parts, const Found& found) const;
   Added added_at(std::string_view text, std::size_t at, std::size_t from, std::size_t limit,
                  SpecialText special, bool normalized) const;
   AddedRule rule_of(TokenId id) const;

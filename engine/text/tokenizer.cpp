@@ -4,6 +4,13 @@
 
 namespace kvfs::text {
 
+std::vector<Stretch> Tokenizer::stretches(std::span<const TextPart> parts) const {
+  std::size_t size = 0;
+  for (const TextPart& part : parts) size += part.text.size();
+  if (size == 0) return {};
+  return {{.control = -1, .begin = 0, .end = size}};
+}
+
 std::vector<TokenId> Tokenizer::encode_parts(std::span<const TextPart> parts, Before) const {
   std::vector<TokenId> ids;
   for (const TextPart& part : parts) {

@@ -29,6 +29,14 @@ struct TextPart {
   SpecialText special;
 };
 
+// A stretch of parts that are joined: a control token found in markup, with the white space that it
+// takes, or the text between two of them.
+struct Stretch {
+  TokenId control = -1;            // -1: text
+  std::size_t begin = 0, end = 0;  // bytes of the joined parts
+  bool spaced = false;             // its first token has a space that is not in the text
+};
+
 // What stands before a text: tokenizers that put a space before a first word put none within a
 // text.
 enum class Before { kNothing, kAddedToken, kText };
@@ -49,6 +57,9 @@ class Tokenizer {
     if (history.empty()) return encode_parts(parts, Before::kNothing);
     return encode_parts(parts, is_special(history.back()) ? Before::kAddedToken : Before::kText);
   }
+
+  // How encode_parts sees the parts, before any text of theirs is cut into tokens.
+  virtual std::vector<Stretch> stretches(std::span<const TextPart> parts) const;
 
   // The bytes of one token as they appear in text; "" for an id without a token string (padding of
   // the vocabulary) and for −1. Special tokens give their spelling. May be part of a UTF-8

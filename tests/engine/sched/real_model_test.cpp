@@ -1,6 +1,7 @@
 // The scheduler on the real model: the promises of "same history, same bits", by every byte of kv/.
 #include <gtest/gtest.h>
 
+#include <boost/json.hpp>
 #include <cstdlib>
 
 #include "tests/engine/sched/house.h"
@@ -86,6 +87,130 @@ TEST_F(RealModel, ABatchOfFourEqualsFourBatchesOfOne) {
     house_->go_on(alone, prompts[i]);
     EXPECT_EQ(house_->files(alone), house_->files(together[i])) << prompts[i];
   }
+}
+
+TEST_F(RealModel, WhatWasGeneratedAndIsReadAgainHasTheSameFiles) {
+  const StateId parent = house_->make("parent", raw(40), {}, 1002);
+  house_->feed(parent, kText);
+  const StateId said = house_->make("said", {}, parent, 1002);
+  const auto reply = house_->go_on(said, " Then");
+  ASSERT_EQ(reply.record.generated_tokens, 40U);
+  // In a state of another owner, so that nothing is known; ids that do not tokenize back would
+  // make another history.
+  const StateId again = house_->make("again", raw(40), {}, 1003);
+  house_->feed(again, kText);
+  const auto fed = house_->feed(again, " Then" + reply.text);
+  EXPECT_EQ(fed.record.known_tokens, 0U);
+  ASSERT_EQ(house_->version(again).n_tokens, house_->version(said).n_tokens);
+  EXPECT_EQ(house_->files(again), house_->files(said));
+}
+
+std::string message(const std::string& role, const std::string& text) {
+  return boost::json::serialize(boost::json::object{{"role", role}, {"content", text}});
+}
+
+class Resent : public RealModel {
+ protected:
+  static inline const ParamMap kMessages{
+      {"format", "messages"}, {"temperature", "0"}, {"max_tokens", "5"}};
+
+  // Only single letters: ids that their text does not tokenize to.
+  static ParamMap in_letters() {
+    const auto* card = house_->catalog().card("").value();
+    std::string bias;
+    for (const char* letter : {"a", "e", "h", "n", "t", " "}) {
+      const auto ids = card->tokenizer->encode(letter, text::SpecialText::kAsText);
+      bias += (bias.empty() ? R"({")" : R"(,")") + std::to_string(ids[0]) + R"(":100)";
+    }
+    return {{"logit_bias", bias + "}"}, {"max_tokens", "40"}, {"temperature", "1"}, {"seed", "3"}};
+  }
+  // A chat of two turns in a state, and the same as a client's messages.
+  void talk(StateId state) {
+    messages_ = message("system", kText);
+    house_->feed(state, kText);
+    turn(state, "What did the keeper write down?", in_letters());
+    turn(state, "Where was it?", {{"temperature", "0"}, {"max_tokens", "60"}});
+  }
+  void turn(StateId state, const std::string& question, const ParamMap& params) {
+    const auto reply = house_->go_on(state, question, params);
+    messages_ += "," + message("user", question) + "," + message("assistant", reply.text);
+  }
+  std::string with(const std::string& question) const {
+    return "[" + messages_ + "," + message("user", question) + "]";
+  }
+  std::uint64_t prefilled() const { return house_->scheduler().counters().prefilled_tokens; }
+
+  std::string messages_;
+};
+
+TEST_F(Resent, AConversationSentToItsStatePrefillsOnlyTheNewTurn) {
+  const StateId state = house_->make("talk", {}, {}, 1004);
+  talk(state);
+  const auto alone =
+      house_->ask(state, "Who went on?", {{"temperature", "0"}, {"max_tokens", "5"}});
+  const auto before = prefilled();
+  const auto whole = house_->ask(state, with("Who went on?"), kMessages);
+  EXPECT_EQ(whole.text, alone.text);
+  EXPECT_EQ(whole.record.prompt_tokens, alone.record.prompt_tokens);
+  EXPECT_EQ(prefilled() - before, alone.record.prompt_tokens);
+}
+
+TEST_F(Resent, AConversationSentToAnEmptyStatePrefillsOnlyTheNewTurn) {
+  const StateId state = house_->make("talk2", {}, {}, 1005);
+  talk(state);
+  const auto held = house_->version(state).n_tokens;
+  const auto alone =
+      house_->ask(state, "Who went on?", {{"temperature", "0"}, {"max_tokens", "5"}});
+  const StateId empty = house_->make("empty", {}, {}, 1005);
+  for (const bool restarted : {false, true}) {
+    if (restarted) house_->reopen();
+    const auto before = prefilled();
+    const auto whole = house_->ask(empty, with("Who went on?"), kMessages);
+    EXPECT_EQ(whole.text, alone.text);
+    EXPECT_EQ(whole.record.prompt_tokens, held + alone.record.prompt_tokens);
+    EXPECT_EQ(whole.record.known_tokens, held);
+    EXPECT_EQ(prefilled() - before, alone.record.prompt_tokens);
+  }
+  // Kept, it is the state that would have come of going on in the first.
+  house_->go_on(empty, with("Who went on?"), kMessages);
+  house_->go_on(state, "Who went on?", {{"temperature", "0"}, {"max_tokens", "5"}});
+  EXPECT_EQ(house_->files(empty), house_->files(state));
+}
+
+TEST_F(Resent, AChangedReplyIsReadAgainAndWhatStandsBeforeItIsNot) {
+  const StateId state = house_->make("talk3", {}, {}, 1006);
+  talk(state);
+  const StateId empty = house_->make("empty3", {}, {}, 1006);
+  const auto at = messages_.rfind(",{");
+  messages_ = messages_.substr(0, at) + "," + message("assistant", "No.");
+  const auto edited = house_->ask(empty, with("Why?"), kMessages);
+  EXPECT_GT(edited.record.known_tokens, 100U);
+  EXPECT_LT(edited.record.prompt_tokens - edited.record.known_tokens, 40U);
+  // A stranger's ids and KV are never taken: the text alone makes the same words.
+  const StateId stranger = house_->make("stranger3", {}, {}, 1007);
+  EXPECT_EQ(house_->ask(stranger, with("Why?"), kMessages).record.known_tokens, 0U);
+}
+
+TEST_F(Resent, NothingOfAnotherOwnersIsFound) {
+  const StateId state = house_->make("talk4", {}, {}, 1008);
+  talk(state);
+  const StateId other = house_->make("other4", {}, {}, 1009);
+  const auto asked = house_->ask(other, with("Who went on?"), kMessages);
+  EXPECT_EQ(asked.record.known_tokens, 0U);
+  // Nor are its ids taken over: the reply was tokenized anew.
+  EXPECT_NE(asked.record.prompt_tokens,
+            house_->ask(house_->make("mine4", {}, {}, 1008), with("Who went on?"), kMessages)
+                .record.prompt_tokens);
+}
+
+TEST_F(Resent, AConversationThatDoesNotBeginAsItsStateIsRefused) {
+  const StateId state = house_->make("talk5", {}, {}, 1010);
+  house_->feed(state, kText);
+  const auto what = house_->submission(state, store::JobKind::kAsk,
+                                       "[" + message("user", "What?") + "]", kMessages);
+  const auto refused = house_->scheduler().submit(what);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message().find("the state does not begin so"), std::string::npos);
 }
 
 TEST_F(RealModel, AChatAnswersAndEndsItsTurn) {
