@@ -1,7 +1,7 @@
 // Chat templates: turns → the token ids that a state appends.
 //
 // The state keeps no list of messages: a turn is appended to tokens that cannot change. So the
-// template (Jinja, jinja.h) is rendered once over made-up turns, and what it writes around them is
+// template (Jinja, jinja/) is rendered once over made-up turns, and what it writes around them is
 // kept as pieces: before the system text, between it and the user's, and so on. Pieces are encoded
 // with their markers as control tokens; users' text never is. Immutable, any thread.
 //
@@ -16,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/text/jinja.h"
+#include "engine/text/jinja/template.h"
 #include "engine/text/tokenizer.h"
 
 namespace kvfs::text {

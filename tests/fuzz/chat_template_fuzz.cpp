@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "engine/text/jinja.h"
+#include "engine/text/jinja/template.h"
 
 using namespace kvfs::text::jinja;
 

@@ -1,6 +1,6 @@
 // The template language against transformers' own (goldens/), piece by piece, and against templates
 // that were made to hurt.
-#include "engine/text/jinja.h"
+#include "engine/text/jinja/template.h"
 
 #include <chrono>
 

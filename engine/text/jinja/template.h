@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/text/jinja_syntax.h"
+#include "engine/text/jinja/syntax.h"
 
 namespace kvfs::text::jinja {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "engine/text/jinja_value.h"
+#include "engine/text/jinja/value.h"
 
 namespace kvfs::text::jinja {
 

@@ -5,10 +5,12 @@
 // spends from the budget, so that a hostile template ends with an error instead of the machine.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -137,6 +139,10 @@ Result<bool> contains(const Value& container, const Value& item, Budget& budget)
 Result<std::vector<Value>> items_of(const Value& value, Heap& heap);
 
 std::size_t count_letters(std::string_view utf8);
+
+inline bool is_one_of(std::string_view name, std::span<const std::string_view> names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 inline tl::unexpected<Error> refuse(std::string why) {  // the line is put before it further out
   return fail(ErrorCode::kInvalid, "", std::move(why));

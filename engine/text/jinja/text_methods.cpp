@@ -1,4 +1,4 @@
-#include "engine/text/jinja_text.h"
+#include "engine/text/jinja/text_methods.h"
 
 #include <algorithm>
 #include <array>

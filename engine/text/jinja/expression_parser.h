@@ -1,5 +1,5 @@
 // The parser's own parts: tokens in hand, and the grammar of expressions, which statements use.
-// Not for other folders; jinja_syntax.h is the way in.
+// Not for other folders; syntax.h is the way in.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/text/jinja_syntax.h"
+#include "engine/text/jinja/syntax.h"
 
 namespace kvfs::text::jinja {
 

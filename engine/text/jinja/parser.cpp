@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "engine/text/jinja_expression.h"
+#include "engine/text/jinja/expression_parser.h"
 
 namespace kvfs::text::jinja {
 namespace {

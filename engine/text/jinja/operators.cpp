@@ -1,4 +1,4 @@
-#include "engine/text/jinja_operators.h"
+#include "engine/text/jinja/operators.h"
 
 #include <algorithm>
 #include <cmath>

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string_view>
 
-#include "engine/text/jinja_value.h"
+#include "engine/text/jinja/value.h"
 
 namespace kvfs::text::jinja {
 

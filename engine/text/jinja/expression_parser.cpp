@@ -1,5 +1,5 @@
 // Expressions by Jinja2's own grammar (jinja2/parser.py names the same levels).
-#include "engine/text/jinja_expression.h"
+#include "engine/text/jinja/expression_parser.h"
 
 #include <array>
 

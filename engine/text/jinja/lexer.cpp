@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <array>
 
-#include "engine/text/jinja_syntax.h"
+#include "engine/text/jinja/syntax.h"
 #include "engine/text/utf8.h"
 
 namespace kvfs::text::jinja {
