@@ -17,9 +17,15 @@ std::uint64_t key_of(TokenId left, TokenId right) {
   return std::uint64_t{static_cast<std::uint32_t>(left)} << 32U | static_cast<std::uint32_t>(right);
 }
 
+// Symbols; below this a heap of all pairs lies in the caches, above it pairs wait by rank.
+constexpr std::size_t kMany = 4096;
+
+// A symbol and the pair that it makes with the next one.
 struct Symbol {
-  TokenId id;  // kNoToken: joined to the one before it
+  TokenId id;
   std::uint32_t previous, next;
+  std::uint32_t rank;  // of the pair; kNoRank: none, or the symbol is joined to the one before it
+  TokenId joined;      // what the pair becomes
 };
 
 struct Candidate {
@@ -27,6 +33,57 @@ struct Candidate {
   bool operator>(const Candidate& other) const {
     return rank != other.rank ? rank > other.rank : left > other.left;
   }
+};
+
+// Pairs in order of (rank, place). One heap of them all would be walked down for each of ten
+// million letters: pairs whose rank is not yet due wait in a list of that rank, where they come in
+// order.
+class Candidates {
+ public:
+  explicit Candidates(bool many) : waiting_from_(many ? 0 : kNoRank) {}
+
+  void push(Candidate candidate) {
+    if (candidate.rank < waiting_from_) return now_.push(candidate);
+    std::vector<std::uint32_t>& places = later_[candidate.rank];
+    if (places.empty()) ranks_.push(candidate.rank);
+    places.push_back(candidate.left);
+  }
+
+  bool pop(Candidate& out) {
+    if (now_.empty() && next_ == due_.size() && !take_next_rank()) return false;
+    const bool any_due = next_ < due_.size();
+    if (any_due) out = {waiting_from_ - 1, due_[next_]};
+    if (any_due && (now_.empty() || now_.top() > out)) {
+      ++next_;
+    } else {
+      out = now_.top();
+      now_.pop();
+    }
+    return true;
+  }
+
+ private:
+  template <class T>
+  using Lowest = std::priority_queue<T, std::vector<T>, std::greater<>>;
+
+  bool take_next_rank() {
+    if (ranks_.empty()) return false;
+    const auto list = later_.find(ranks_.top());
+    due_ = std::move(list->second);
+    later_.erase(list);
+    if (!std::is_sorted(due_.begin(), due_.end())) std::sort(due_.begin(), due_.end());
+    next_ = 0;
+    waiting_from_ = ranks_.top() + 1;
+    ranks_.pop();
+    return true;
+  }
+
+  std::uint32_t waiting_from_;      // ranks below it are due
+  Lowest<Candidate> now_;           // what came up since its rank was due
+  std::vector<std::uint32_t> due_;  // places of rank waiting_from_ - 1
+  std::size_t next_ = 0;            // of due_
+  boost::unordered_flat_map<std::uint32_t, std::vector<std::uint32_t>> later_;
+  Lowest<std::uint32_t> ranks_;  // of later_
 };
 
 }  // namespace
@@ -96,42 +153,34 @@ void Bpe::merge_long(std::span<const TokenId> given, std::vector<TokenId>& out) 
   symbols.reserve(given.size());
   for (const TokenId id : given) {
     const auto at = static_cast<std::uint32_t>(symbols.size());
-    symbols.push_back({id, at == 0 ? kNowhere : at - 1, at + 1});
+    symbols.push_back({id, at == 0 ? kNowhere : at - 1, at + 1, kNoRank, kNoToken});
   }
   symbols.back().next = kNowhere;
 
-  const auto merge_at = [&](std::uint32_t left) -> const Merge* {
-    if (left == kNowhere || symbols[left].id == kNoToken) return nullptr;
-    const std::uint32_t right = symbols[left].next;
-    return right == kNowhere ? nullptr : find(symbols[left].id, symbols[right].id);
+  Candidates candidates(symbols.size() > kMany);
+  const auto look_up = [&](std::uint32_t left) {
+    Symbol& symbol = symbols[left];
+    const Merge* merge =
+        symbol.next == kNowhere ? nullptr : find(symbol.id, symbols[symbol.next].id);
+    symbol.rank = merge ? merge->rank : kNoRank;
+    if (!merge) return;
+    symbol.joined = merge->joined;
+    candidates.push({merge->rank, left});
   };
-  std::vector<Candidate> first;
-  first.reserve(symbols.size());
-  for (std::uint32_t i = 0; i < symbols.size(); ++i) {
-    if (const Merge* merge = merge_at(i)) first.push_back({merge->rank, i});
-  }
-  std::priority_queue queue(std::greater<>{}, std::move(first));
-  const auto offer = [&](std::uint32_t left) {
-    if (const Merge* merge = merge_at(left)) queue.push({merge->rank, left});
-  };
-  while (!queue.empty()) {
-    const Candidate candidate = queue.top();
-    queue.pop();
+  for (std::uint32_t i = 0; i < symbols.size(); ++i) look_up(i);
+  for (Candidate candidate{}; candidates.pop(candidate);) {
     const std::uint32_t left = candidate.left;
-    const Merge* merge = merge_at(left);
-    if (!merge || merge->rank != candidate.rank) continue;  // overtaken by another join
     Symbol& joined = symbols[left];
+    if (joined.rank != candidate.rank) continue;  // overtaken by another join
     Symbol& gone = symbols[joined.next];
-    joined.id = merge->joined;
+    joined.id = joined.joined;
     joined.next = gone.next;
-    gone.id = kNoToken;
+    gone.rank = kNoRank;
     if (joined.next != kNowhere) symbols[joined.next].previous = left;
-    offer(joined.previous);
-    offer(left);
+    if (joined.previous != kNowhere) look_up(joined.previous);
+    look_up(left);
   }
-  for (const Symbol& symbol : symbols) {
-    if (symbol.id != kNoToken) out.push_back(symbol.id);
-  }
+  for (std::uint32_t at = 0; at != kNowhere; at = symbols[at].next) out.push_back(symbols[at].id);
 }
 
 }  // namespace kvfs::text

@@ -1,7 +1,7 @@
 // Byte-pair merging of one piece of text: join the neighbours of the lowest rank, the leftmost
 // first, until no pair can be joined (Sennrich et al. 2016, section 3.2, on bytes).
 //
-// Short pieces are scanned; long ones keep their pairs in a heap over a linked list, O(n log n).
+// Short pieces are scanned; long ones are a linked list, their pairs in order of rank and place.
 // Immutable once filled: any thread may encode.
 #pragma once
 
