@@ -82,14 +82,9 @@ Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, 
   KVFS_ASSIGN(const std::unique_ptr<Checkpoint> files, Checkpoint::open(path));
   KVFS_ASSIGN(std::unique_ptr<ModelCard> card, describe(*files, compute, device, cache_dir));
   const container::GgufFile* gguf = files->gguf();
-  KVFS_ASSIGN(card->tokenizer,
-              gguf != nullptr ? text::load_tokenizer(*gguf) : text::load_tokenizer(path));
-  if (card->tokenizer->vocab_size() > card->info.vocab_size) {
-    return fail(ErrorCode::kCorrupt, "model " + path.string(),
-                "its tokenizer has " + std::to_string(card->tokenizer->vocab_size()) +
-                    " tokens, its embedding " + std::to_string(card->info.vocab_size),
-                "fetch the file again");
-  }
+  const std::int32_t rows = card->info.vocab_size;
+  KVFS_ASSIGN(card->tokenizer, gguf != nullptr ? text::load_tokenizer(*gguf, rows)
+                                               : text::load_tokenizer(path, rows));
   auto chat = gguf != nullptr ? text::load_chat_template(*gguf, *card->tokenizer)
                               : text::load_chat_template(path, *card->tokenizer);
   if (chat) {

@@ -61,7 +61,7 @@ class Folder {
  public:
   explicit Folder(std::filesystem::path path) : path_(std::move(path)) {}
 
-  Result<std::unique_ptr<Tokenizer>> load() {
+  Result<std::unique_ptr<Tokenizer>> load(std::int32_t rows) {
     const auto json = path_ / "tokenizer.json";
     const auto model = path_ / "tokenizer.model";
     const bool has_json = std::filesystem::exists(json);
@@ -74,6 +74,7 @@ class Folder {
     KVFS_ASSIGN(const std::string bytes, read_text_file(file, kMostBytes));
     KVFS_ASSIGN(spec_, has_json ? read_json_tokenizer(bytes, file.string())
                                 : read_sentencepiece(bytes, file.string()));
+    KVFS_TRY(keep_rows(spec_, rows, file.string() + (has_json ? ": model.vocab" : ": pieces")));
     KVFS_TRY(read_config(!has_json));
     for (const char* name : {"generation_config.json", "config.json"}) {
       KVFS_TRY(read_ends(path_ / name));
@@ -176,8 +177,9 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::size_
   return out;
 }
 
-Result<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder) {
-  return Folder(folder).load();
+Result<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder,
+                                                  std::int32_t rows) {
+  return Folder(folder).load(rows);
 }
 
 Result<std::unique_ptr<ChatTemplate>> load_chat_template(const std::filesystem::path& folder,

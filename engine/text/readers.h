@@ -23,6 +23,10 @@ Result<TokenizerSpec> read_json_tokenizer(std::string_view json, const std::stri
 // sentencepiece's tokenizer.model, a protocol buffer (sentencepiece_model.proto).
 Result<TokenizerSpec> read_sentencepiece(std::string_view bytes, const std::string& where);
 
+// Leaves out added tokens whose id is `rows` or more, as load_tokenizer promises; `field` is the
+// path and field of the tokens, for messages.
+Status keep_rows(TokenizerSpec& spec, std::int32_t rows, const std::string& field);
+
 // A regular file's bytes; kTooLarge above `most`.
 Result<std::string> read_text_file(const std::filesystem::path& path, std::size_t most);
 

@@ -4,7 +4,9 @@
 // in the input and allocation is bounded by it.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -82,12 +84,21 @@ class Tokenizer {
   }
 };
 
+// Of the model's embedding, where it is not known.
+inline constexpr std::int32_t kAnyRows = std::numeric_limits<std::int32_t>::max();
+
+// Both loaders leave out added tokens that the embedding has no row for: such files exist (Gemma
+// 3's image token), and no text, template or model must come by their ids. Other tokens without a
+// row are kInvalid.
+
 // From tokenizer.ggml.*; kUnsupported names a model or pre-tokenizer that is not known.
-Result<std::unique_ptr<Tokenizer>> load_tokenizer(const container::GgufFile& file);
+Result<std::unique_ptr<Tokenizer>> load_tokenizer(const container::GgufFile& file,
+                                                  std::int32_t rows = kAnyRows);
 
 // From a Hugging Face folder: tokenizer.json, or else tokenizer.model, with the end tokens that its
 // configuration files name. kUnsupported gives the JSON path of a component that is not known.
-Result<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder);
+Result<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder,
+                                                  std::int32_t rows = kAnyRows);
 
 // Holds back an incomplete UTF-8 tail between pieces, so that streamed replies are always valid
 // UTF-8; bytes that can never become valid are replaced by U+FFFD. One owner, no locking.

@@ -341,6 +341,28 @@ TEST(HostileFolders, TheOneTheyAreMadeFromIsFine) {
   EXPECT_EQ((*card)->info.vocab_size, 40);
 }
 
+TEST(HostileFolders, ATokenizerOfAnotherModelIsRefusedWithFileFieldAndReason) {
+  Folder folder("tokens-without-a-row");
+  folder.write();
+  const auto put_tokenizer = [&](int count) {
+    json::object vocab;
+    for (int i = 0; i < count; ++i) vocab["w" + std::to_string(i)] = i;
+    const json::object model = {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}};
+    folder.put("tokenizer.json", json::serialize(json::object{{"model", model}}));
+  };
+  const DeviceChoice cpu{.kind = DeviceChoice::Kind::kCpu};
+  put_tokenizer(40);
+  const auto fits = read_card(folder.path, Compute::kFast, cpu, {});
+  ASSERT_TRUE(fits) << fits.error().message();
+  put_tokenizer(41);
+  const auto card = read_card(folder.path, Compute::kFast, cpu, {});
+  ASSERT_FALSE(card);
+  EXPECT_EQ(card.error().code, kInvalid);
+  for (const std::string words :
+       {"tokens-without-a-row/tokenizer.json", "model.vocab", "id 40", "embedding has 40 rows"})
+    EXPECT_NE(card.error().message().find(words), std::string::npos) << card.error().message();
+}
+
 TEST(HostileFolders, AFolderWithoutConfigIsNoModel) {
   const fs::path path = fs::path(::testing::TempDir()) / "no-config";
   fs::create_directories(path);

@@ -262,6 +262,51 @@ TEST(HostileFolder, NamesTheConfigurationFileThatIsWrong) {
   EXPECT_EQ(loaded.error().code, ErrorCode::kNotFound);
 }
 
+// Gemma 3 has one: an image token behind the last row of the embedding.
+TEST(TokensWithoutARow, ThatWereAddedNeitherComeOutOfATextNorGoIn) {
+  Folder folder;
+  folder.put("tokenizer.json",
+             "{\"added_tokens\":[{\"id\":3,\"content\":\"ba\",\"special\":true},"
+             "{\"id\":4,\"content\":\"aa\",\"lstrip\":true}]," +
+                 kModel + "}");
+  const auto whole = load_tokenizer(folder.path());
+  ASSERT_TRUE(whole) << whole.error().message();
+  EXPECT_THAT((*whole)->encode("baaa", SpecialText::kAsControl), testing::ElementsAre(3, 4));
+  const auto cut = load_tokenizer(folder.path(), 3);
+  ASSERT_TRUE(cut) << cut.error().message();
+  EXPECT_EQ((*cut)->vocab_size(), 3);
+  EXPECT_THAT((*cut)->encode("baaa", SpecialText::kAsControl), testing::ElementsAre(1, 0, 0, 0));
+  EXPECT_EQ((*cut)->bytes_of(3), "");
+  EXPECT_FALSE((*cut)->is_special(3));
+  const auto padded = load_tokenizer(folder.path(), 8);
+  ASSERT_TRUE(padded) << padded.error().message();
+  EXPECT_THAT((*padded)->encode("baaa", SpecialText::kAsControl), testing::ElementsAre(3, 4));
+}
+
+TEST(TokensWithoutARow, ThatTheModelNeedsAreRefusedWithFileFieldAndReason) {
+  const std::string added = R"("added_tokens":[{"id":3,"content":"<s>","special":true}],)";
+  const std::string begin =
+      R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}}]},)";
+  struct {
+    std::string json, config, why;
+    std::int32_t rows;
+  } const cases[] = {
+      {"{" + kModel + "}", "{}", "\"ab\" has id 2, the model's embedding has 2 rows", 2},
+      {"{" + added + begin + kModel + "}", "{}", "\"<s>\" has id 3, the model's embedding", 3},
+      {"{" + added + kModel + "}", R"({"eos_token_id":3})", "id 3 of a vocabulary of 3", 3},
+  };
+  for (const auto& wrong : cases) {
+    Folder folder;
+    folder.put("tokenizer.json", wrong.json).put("generation_config.json", wrong.config);
+    ASSERT_TRUE(load_tokenizer(folder.path(), 4));
+    const auto loaded = load_tokenizer(folder.path(), wrong.rows);
+    ASSERT_FALSE(loaded) << wrong.why;
+    EXPECT_EQ(loaded.error().code, ErrorCode::kInvalid);
+    EXPECT_THAT(loaded.error().message(), HasSubstr(folder.path().string()));
+    EXPECT_THAT(loaded.error().message(), HasSubstr(wrong.why));
+  }
+}
+
 TEST(HuggingFaceFolder, TakesEndsAndTheTemplateFromItsFiles) {
   Folder folder;
   folder.put("tokenizer.json",
