@@ -30,7 +30,7 @@ def wait_until(condition, seconds=60, what="condition"):
 
 
 class Daemon:
-    def __init__(self, directory=None, extra=(), no_mount=False):
+    def __init__(self, directory=None, extra=(), no_mount=False, model=MODEL):
         self.directory = pathlib.Path(directory or tempfile.mkdtemp(prefix="kvfs-test-"))
         self.store = self.directory / "store"
         self.mount = self.directory / "mount"
@@ -38,6 +38,7 @@ class Daemon:
         self.log = self.directory / "kvfsd.log"
         self.extra = list(extra)
         self.no_mount = no_mount
+        self.model = model
         self.process = None
 
     @property
@@ -47,7 +48,7 @@ class Daemon:
     def arguments(self):
         mount = ["--no-mount"] if self.no_mount else ["--mount", str(self.mount)]
         return [str(BIN / "kvfsd"), "--foreground", "--store", str(self.store),
-                "--socket", str(self.socket), "--model", str(MODEL), "--device", DEVICE,
+                "--socket", str(self.socket), "--model", str(self.model), "--device", DEVICE,
                 *mount, *self.extra]
 
     def start(self, seconds=60):
