@@ -143,9 +143,10 @@ Status Checkpoint::open_shards() {
     KVFS_TRY(add_tensors(*file, &places));
     shards_.push_back(std::move(file));
   }
-  for (const auto& [tensor, file] : places) {
-    const auto& entries = shards_;
-    const bool there = std::ranges::any_of(entries, [&](const auto& shard) {
+  for (const auto& place : places) {
+    const std::string& tensor = place.first;
+    const std::string& file = place.second;
+    const bool there = std::ranges::any_of(shards_, [&](const auto& shard) {
       return shard->path().filename() == file &&
              std::ranges::any_of(shard->header().tensors,
                                  [&](const auto& entry) { return entry.name == tensor; });
