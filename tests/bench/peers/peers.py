@@ -23,8 +23,8 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[0]), str(HERE.parents[1] / "blackbox")]
-from bench import cpu_name  # noqa: E402
-from harness import ENGLISH, MODEL, ROOT  # noqa: E402
+from bench import DOCUMENT, cpu_name  # noqa: E402
+from harness import MODEL, ROOT  # noqa: E402
 from kvfs_peer import Kvfs  # noqa: E402
 from llama_cpp_peer import LlamaCpp  # noqa: E402
 from transformers_peer import Transformers  # noqa: E402
@@ -120,7 +120,7 @@ def main():
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvfs-peers-")))
         llama = stack.enter_context(LlamaCpp(MODEL, options.threads, folder))
-        text, ids = llama.cut(ENGLISH, CONTEXT)
+        text, ids = llama.cut(DOCUMENT, CONTEXT)
         question = llama.tokenize(QUESTION)
         assert len(question) == 10, f"the question has {len(question)} tokens"
         transformers = stack.enter_context(
