@@ -10,7 +10,15 @@ int Linear::outputs() const {
   return total;
 }
 
-LayerShape Architecture::layer_shape() const {
+LayerShape Architecture::layer_shape(const Layer& layer) const {
+  if (layer.convolution) {
+    // One more than the next token needs, so that the last token can be taken back.
+    return {.kv_heads = 1,
+            .key_width = static_cast<std::uint16_t>(width),
+            .value_width = 0,
+            .kind = LayerKind::kConvolution,
+            .kept = static_cast<std::uint16_t>(layer.convolution->taps)};
+  }
   return {.kv_heads = static_cast<std::uint16_t>(kv_heads),
           .key_width = static_cast<std::uint16_t>(head_width),
           .value_width = static_cast<std::uint16_t>(head_width)};
@@ -31,6 +39,7 @@ std::optional<std::string> unlike_llama(const Architecture& a) {
   };
   if (!plain_norm(a.output_norm) || !a.output.bias.empty()) return "its output differs";
   for (const Layer& layer : a.layers) {
+    if (layer.convolution) return "some layers are short convolutions";
     if (!plain_norm(layer.attn_norm) || !plain_norm(layer.ffn_norm) ||
         layer.attn_post.kind != Norm::Kind::kNone || layer.ffn_post.kind != Norm::Kind::kNone ||
         layer.q_norm.kind != Norm::Kind::kNone || layer.k_norm.kind != Norm::Kind::kNone) {

@@ -7,6 +7,7 @@
 //
 //   x = embedding[token] · embedding_scale (+ positions[pos])
 //   each layer:  x += attn_post(out(attend(rope(q_norm(qkv(attn_norm(x)))))))
+//                or, of a convolution, x += attn_post(out(C · convolve(B · z))), B, C, z = in(…)
 //                x += ffn_post(ffn(ffn_norm(x)))        (parallel: both read the x before the
 //                layer)
 //   logits = cap(output(output_norm(x)))
@@ -77,7 +78,20 @@ struct FeedForward {
   Linear down;
 };
 
+// A gated short convolution, a channel at a time: y[t] = C[t] · (bias + Σ_k taps[k] · (B · z)[t − K
+// + 1 + k]), and zeros before the first position. transformers: modeling_lfm2.py, Lfm2ShortConv.
+struct Convolution {
+  static constexpr int kMostTaps = 64;  // no further back than the block before
+  int taps = 0;                         // K
+  const Tensor* weight = nullptr;       // width rows of K, the newest last
+  const Tensor* bias = nullptr;         // [width]; null: none
+  Linear in;                            // [B | C | z]: [3 · width, width]
+  Linear out;
+};
+
 struct Layer {
+  // In place of attention: qkv … attn_out are empty then.
+  std::optional<Convolution> convolution;
   Norm attn_norm;
   Linear qkv;               // [heads · head_width | kv_heads · head_width | the same]
   Norm q_norm, k_norm;      // of each head, or of all heads' row, by their length; before RoPE
@@ -121,7 +135,7 @@ struct Architecture {
   bool tied() const { return output.weight.front().tensor == embedding; }
   int q_width() const { return heads * head_width; }
   int kv_width() const { return kv_heads * head_width; }
-  LayerShape layer_shape() const;
+  LayerShape layer_shape(const Layer& layer) const;
 };
 
 // What keeps an architecture from being a plain llama (kernels that know no other ask this);

@@ -28,6 +28,16 @@ std::string config_json(const Architecture& a, const Family& family) {
       {"tie_word_embeddings", a.tied()},
   };
   if (!a.ropes.empty()) config["rope_theta"] = a.ropes.front().base;
+  boost::json::array types;
+  for (const Layer& layer : a.layers) {
+    types.push_back(layer.convolution ? "conv" : "full_attention");
+    if (layer.convolution) config["conv_L_cache"] = layer.convolution->taps;
+  }
+  if (config.contains("conv_L_cache")) {
+    config["layer_types"] = std::move(types);
+    config["norm_eps"] = a.epsilon;
+    config["block_auto_adjust_ff_dim"] = false;  // intermediate_size is the width as it is
+  }
   return boost::json::serialize(config);
 }
 
@@ -50,7 +60,7 @@ Result<std::unique_ptr<ModelCard>> describe(const Checkpoint& files, Compute com
   }
   info.context_length = model.context;
   info.vocab_size = model.vocab;
-  info.layers.assign(model.layers.size(), model.layer_shape());
+  for (const Layer& layer : model.layers) info.layers.push_back(model.layer_shape(layer));
   KVFS_ASSIGN(info.fingerprint, fingerprint_of(files, cache_dir));
   const KernelClass kernels = kernel_class(chosen, compute);
   info.kernel_class = kernels.name;

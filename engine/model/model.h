@@ -73,8 +73,8 @@ class Model {
 
   // Reads tokens at positions next_pos() … ; any number, cut anywhere, same bits. logits: empty, or
   // [vocab_size] fp32 to be filled for the last token. kTooLarge: the context or the memory is full
-  // (the sequence is then as before). At most prefill_slice() tokens a call keep others waiting
-  // tens of milliseconds only.
+  // (the sequence is then as before; after a failure of the device it may end earlier). At most
+  // prefill_slice() tokens a call keep others waiting tens of milliseconds only.
   virtual Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
                          std::span<float> logits) = 0;
   virtual std::int32_t prefill_slice() const = 0;
@@ -84,6 +84,8 @@ class Model {
   virtual std::int32_t max_batch() const = 0;
 
   // Drops the tokens at positions ≥ end. Used to compute the last token's logits again.
+  // kUnsupported: a layer that keeps some positions only (info().layers) goes back by one token, or
+  // to the beginning of a block, and end is neither.
   virtual Status truncate(Sequence& sequence, Position end) = 0;
 
   // KV of one layer in block (positions block·256 …), all heads, as plain bytes.

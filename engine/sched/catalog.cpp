@@ -73,11 +73,15 @@ std::vector<fs::path> models_in(const fs::path& directory) {
 
 boost::json::object info_of(const model::ModelCard& card) {
   const auto& info = card.info;
-  std::uint64_t token_bytes = 0;
+  std::uint64_t block_bytes = 0;
   boost::json::array layers;
   for (const auto& layer : info.layers) {
-    token_bytes +=
-        std::uint64_t{layer.kv_heads} * (std::uint64_t{layer.key_width} + layer.value_width);
+    block_bytes += layer.block_elements() * size_of(info.kv_dtype);
+    if (layer.kind == LayerKind::kConvolution) {
+      layers.push_back(
+          {{"kind", "convolution"}, {"kept", layer.kept}, {"channels", layer.key_width}});
+      continue;
+    }
     layers.push_back({{"kv_heads", layer.kv_heads},
                       {"key_width", layer.key_width},
                       {"value_width", layer.value_width}});
@@ -91,7 +95,7 @@ boost::json::object info_of(const model::ModelCard& card) {
                           {"vocab_size", info.vocab_size},
                           {"kernel_class", info.kernel_class},
                           {"kv_dtype", name_of(info.kv_dtype)},
-                          {"kv_bytes_per_token", token_bytes * size_of(info.kv_dtype)},
+                          {"kv_bytes_per_token", block_bytes / kBlockTokens},
                           {"chat_template", card.chat != nullptr}};
   if (!card.chat_error.empty()) out["chat_template_error"] = card.chat_error;
   out["layers"] = std::move(layers);

@@ -10,10 +10,9 @@ namespace kvfs::sched {
 std::uint64_t LoadedModel::token_bytes() const {
   std::uint64_t elements = 0;
   for (const auto& layer : model->info().layers) {
-    elements +=
-        std::uint64_t{layer.kv_heads} * (std::uint64_t{layer.key_width} + layer.value_width);
+    elements += layer.block_elements();
   }
-  return elements * size_of(model->info().kv_dtype);
+  return elements * size_of(model->info().kv_dtype) / kBlockTokens;
 }
 
 Result<LoadedModel*> LoadedModels::get(const model::ModelCard& card) {

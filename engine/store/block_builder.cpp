@@ -69,12 +69,16 @@ struct Slice {
   ByteSpan bytes;
 };
 
-void cut(const Bytes& bytes, const chunk::ShapeClass& shape, std::size_t count,
-         std::vector<Slice>& out) {
+// How many it is cut into.
+std::size_t cut(const Bytes& bytes, const chunk::ShapeClass& shape, std::size_t heads,
+                std::vector<Slice>& out) {
+  if (bytes.empty()) return 0;
+  const std::size_t count = heads / shape.heads;
   const std::size_t size = bytes.size() / count;
   for (std::size_t i = 0; i < count; ++i) {
     out.push_back({shape, ByteSpan(bytes).subspan(i * size, size)});
   }
+  return count;
 }
 
 }  // namespace
@@ -95,13 +99,12 @@ Result<BlockBuilder> BlockBuilder::prepare(const NewBlock& block, DType dtype, c
     Segment segment{.layer = piece.layer,
                     .head_begin = piece.head_begin,
                     .head_count = piece.head_count,
+                    .kind = piece.kind,
                     .positions = piece.positions};
     KVFS_ASSIGN(segment.key_shape, slice_shape(block, piece, dtype, piece.key.size()));
     KVFS_ASSIGN(segment.value_shape, slice_shape(block, piece, dtype, piece.value.size()));
-    segment.key_chunks.resize(piece.head_count / segment.key_shape.heads);
-    segment.value_chunks.resize(piece.head_count / segment.value_shape.heads);
-    cut(piece.key, segment.key_shape, segment.key_chunks.size(), slices);
-    cut(piece.value, segment.value_shape, segment.value_chunks.size(), slices);
+    segment.key_chunks.resize(cut(piece.key, segment.key_shape, piece.head_count, slices));
+    segment.value_chunks.resize(cut(piece.value, segment.value_shape, piece.head_count, slices));
     builder.record_.segments.push_back(std::move(segment));
     pieces.push_back(&piece);
   }

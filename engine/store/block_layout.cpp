@@ -78,9 +78,10 @@ void put_segment(ByteWriter& out, const Segment& segment) {
   out.digest(segment.digest);
 }
 
-// The chunks' heads and positions are the segment's.
+// The chunks' heads and positions are the segment's; what has no width has no chunks.
 bool fits(const Segment& segment, const chunk::ShapeClass& shape, std::size_t chunks) {
-  return shape.positions == segment.positions.size() && shape.heads * chunks == segment.head_count;
+  if (shape.positions != segment.positions.size()) return false;
+  return shape.width == 0 ? chunks == 0 : shape.heads * chunks == segment.head_count;
 }
 
 Segment take_segment(ByteReader& in) {
@@ -88,7 +89,7 @@ Segment take_segment(ByteReader& in) {
   segment.layer = in.number<std::uint16_t>();
   segment.head_begin = in.number<std::uint16_t>();
   segment.head_count = in.number<std::uint16_t>();
-  segment.kind = take_enum(in, SegmentKind::kLatent);
+  segment.kind = take_enum(in, LayerKind::kConvolution);
   segment.positions = take_positions(in);
   segment.key_chunks = take_chunks(in, segment.key_shape);
   segment.value_chunks = take_chunks(in, segment.value_shape);

@@ -1,5 +1,5 @@
 // kv/layer-NNN.safetensors: head-major rows, each found through its head's run of blocks to a
-// chunk.
+// chunk. A convolution's layer has one head, whose keys are its inputs.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -23,8 +23,23 @@ Layout layout_of(const LayerExtent& extent) {
   return extent.own_positions ? Layout::kOwnPositions : Layout::kShared;
 }
 
+container::SafetensorsHeader convolution_header(const VersionRecord& version, std::size_t layer) {
+  const LayerShape& shape = version.layers[layer];
+  const LayerExtent& extent = version.extents[layer];
+  const std::uint64_t length = extent.lengths.empty() ? 0 : extent.lengths.front();
+  container::SafetensorsHeader header;
+  header.metadata = {{"format", "pt"},
+                     {"kind", "convolution"},
+                     {"layer", std::to_string(layer)},
+                     {"kept", std::to_string(shape.kept)}};
+  header.tensors = {{.name = "conv", .dtype = version.kv_dtype, .shape = {length, shape.key_width}},
+                    {.name = "positions", .dtype = DType::kI32, .shape = {length}}};
+  return header;
+}
+
 container::SafetensorsHeader make_header(const VersionRecord& version, std::size_t layer) {
   const LayerShape& shape = version.layers[layer];
+  if (shape.kind == LayerKind::kConvolution) return convolution_header(version, layer);
   const LayerExtent& extent = version.extents[layer];
   const Layout layout = layout_of(extent);
   const std::uint64_t length = extent.lengths.empty() ? 0 : extent.lengths.front();
@@ -150,7 +165,9 @@ class LayerView final : public FileView {
   Status read_tensor(std::string_view name, std::uint64_t offset, MutableByteSpan out) {
     const LayerShape& shape = version_.layers[layer_];
     const std::size_t element = size_of(version_.kv_dtype);
-    if (name == "key") return read_rows(offset, out, shape.key_width * element, &LayerView::keys);
+    if (name == "key" || name == "conv") {
+      return read_rows(offset, out, shape.key_width * element, &LayerView::keys);
+    }
     if (name == "value") {
       return read_rows(offset, out, shape.value_width * element, &LayerView::values);
     }

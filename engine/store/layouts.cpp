@@ -8,7 +8,7 @@ namespace kvfs::store {
 namespace {
 
 constexpr std::uint8_t kChunkLayout = 1;
-constexpr std::uint8_t kVersionLayout = 1;
+constexpr std::uint8_t kVersionLayout = 2;  // 1: all layers are full
 constexpr std::uint8_t kStateLayout = 1;
 constexpr std::uint8_t kJobLayout = 1;
 constexpr std::uint8_t kFileLayout = 1;
@@ -97,6 +97,8 @@ Bytes encode(const VersionRecord& version) {
     out.number(layer.kv_heads);
     out.number(layer.key_width);
     out.number(layer.value_width);
+    out.number(static_cast<std::uint8_t>(layer.kind));
+    out.number(layer.kept);
   }
   put_extents(out, version.extents);
   out.number(static_cast<std::uint32_t>(version.blocks.size()));
@@ -110,6 +112,7 @@ Bytes encode(const VersionRecord& version) {
 Result<VersionRecord> decode_version(ByteSpan bytes, const std::string& what) {
   ByteReader in(bytes);
   KVFS_TRY(check_layout(in, kVersionLayout, what));
+  const bool has_kinds = bytes.front() >= 2;
   VersionRecord version;
   version.references = in.number<std::uint32_t>();
   version.model = in.text();
@@ -127,6 +130,10 @@ Result<VersionRecord> decode_version(ByteSpan bytes, const std::string& what) {
     layer.kv_heads = in.number<std::uint16_t>();
     layer.key_width = in.number<std::uint16_t>();
     layer.value_width = in.number<std::uint16_t>();
+    if (!has_kinds) continue;
+    layer.kind = take_enum(in, LayerKind::kConvolution);
+    layer.kept = in.number<std::uint16_t>();
+    if (layer.kept == 0 || layer.kept > kBlockTokens) spoil(in);
   }
   take_extents(in, version);
   const std::size_t blocks = take_count(in, 8);

@@ -18,20 +18,17 @@
 
 namespace kvfs::store {
 
-// On disk: never renumber.
-enum class SegmentKind : std::uint8_t { kFull = 0, kWindow = 1, kRecurrent = 2, kLatent = 3 };
-
 struct Segment {
   std::uint16_t layer = 0;
   std::uint16_t head_begin = 0;
   std::uint16_t head_count = 0;
-  SegmentKind kind = SegmentKind::kFull;
+  LayerKind kind = LayerKind::kFull;
   std::vector<Position> positions;  // ascending; stored as a run when they are one
   chunk::ShapeClass key_shape;      // of one chunk: its heads × key_chunks are head_count
   chunk::ShapeClass value_shape;
-  std::vector<ChunkId> key_chunks;  // equal slices by heads, usually one
-  std::vector<ChunkId> value_chunks;
-  ContentDigest digest;  // over its heads' digests, see digests.h
+  std::vector<ChunkId> key_chunks;    // equal slices by heads, usually one
+  std::vector<ChunkId> value_chunks;  // none where a value has no width
+  ContentDigest digest;               // over its heads' digests, see digests.h
 };
 
 struct BlockToken {

@@ -23,6 +23,12 @@ json::object layer_json(const LayerShape& shape, const LayerExtent& extent) {
     json::array& lengths = layer["lengths"].emplace_array();
     for (std::uint32_t length : extent.lengths) lengths.push_back(length);
   }
+  if (shape.kind == LayerKind::kConvolution) {
+    layer["kind"] = "convolution";
+    layer["kept"] = shape.kept;
+    layer["channels"] = shape.key_width;
+    return layer;
+  }
   layer["kv_heads"] = shape.kv_heads;
   layer["key_width"] = shape.key_width;
   layer["value_width"] = shape.value_width;

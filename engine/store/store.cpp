@@ -145,6 +145,7 @@ Result<KvPiece> Store::read_segment(const Segment& segment, KvPiece used) {
   piece.head_begin = segment.head_begin;
   piece.head_count = segment.head_count;
   piece.positions = segment.positions;
+  piece.kind = segment.kind;
   return impl_->reading([&](const Txn& txn) -> Result<KvPiece> {
     const auto fill = [&](const std::vector<ChunkId>& ids, const chunk::ShapeClass& shape,
                           Bytes& out) -> Status {

@@ -21,7 +21,8 @@ class FileView {
 };
 
 // state.json: format version, model name and fingerprint, kernel class, n_tokens, next_pos, layers
-// [{"length": n}] or [{"lengths": [per head]}], dtype, codec, origin, root.
+// [{"length": n}] or [{"lengths": [per head]}], dtype, codec, origin, root. A convolution's layer
+// says {"length": rows, "kind": "convolution", "kept": rows a full block, "channels": n}.
 Result<std::unique_ptr<FileView>> state_json_view(Store& store, const VersionRecord& version);
 // text: the tokens' bytes.
 Result<std::unique_ptr<FileView>> text_view(Store& store, const VersionRecord& version);
@@ -29,7 +30,8 @@ Result<std::unique_ptr<FileView>> text_view(Store& store, const VersionRecord& v
 Result<std::unique_ptr<FileView>> tokens_view(Store& store, const VersionRecord& version);
 // kv/layer-NNN.safetensors: key, value [1, kv_heads, T, width], positions [T] (int32), or
 // [kv_heads, T] where heads differ; ragged heads: key, value [N, width], positions [N],
-// head_offsets [kv_heads + 1].
+// head_offsets [kv_heads + 1]. Of a convolution's layer: conv [T, channels], its inputs at the last
+// positions of each block, oldest first, and positions [T].
 Result<std::unique_ptr<FileView>> layer_view(Store& store, const VersionRecord& version,
                                              std::uint16_t layer);
 

@@ -54,7 +54,8 @@ class CpuModel final : public Model {
                         last ? logits : std::span<float>{}});
       }
       if (Status done = forward_->step(rows, true); !done) {
-        paged.truncate(before);
+        const bool back = paged.can_go_back(pool_.shape(), before);
+        paged.truncate(back ? before : before / kPage * kPage);
         return done;
       }
       paged.advance(static_cast<int>(count));
@@ -95,6 +96,11 @@ class CpuModel final : public Model {
           ErrorCode::kInvalid, "truncate a sequence",
           "it has " + std::to_string(paged.next_pos()) + " tokens, not " + std::to_string(end));
     }
+    if (!paged.can_go_back(pool_.shape(), end)) {
+      return fail(ErrorCode::kUnsupported, "truncate a sequence to " + std::to_string(end),
+                  "its convolutions' inputs before that are gone",
+                  "go back by one token, or to the beginning of a block");
+    }
     paged.truncate(end);
     return {};
   }
@@ -103,28 +109,20 @@ class CpuModel final : public Model {
                                       std::int32_t block) override {
     const auto& paged = static_cast<const PagedSequence&>(sequence);
     const PageShape& shape = pool_.shape();
-    const int count = std::min(kPage, paged.next_pos() - block * kPage);
-    if (layer >= shape.layers || block < 0 || count <= 0) {
+    const int count = block < 0 ? 0 : std::min(kPage, paged.next_pos() - block * kPage);
+    if (layer >= shape.layers.size() || count <= 0) {
       return fail(
           ErrorCode::kInvalid, "take KV out",
           "there is no block " + std::to_string(block) + " of layer " + std::to_string(layer));
     }
-    KvPiece piece{
-        .layer = layer, .head_begin = 0, .head_count = static_cast<std::uint16_t>(shape.kv_heads)};
-    for (int i = 0; i < count; ++i) piece.positions.push_back(block * kPage + i);
-    const std::size_t row = static_cast<std::size_t>(shape.width) * size_of(shape.dtype);
-    const std::size_t head_bytes = static_cast<std::size_t>(count) * row;
-    piece.key.resize(head_bytes * piece.head_count);
-    piece.value.resize(head_bytes * piece.head_count);
-    const MutableByteSpan keys(piece.key);
-    const MutableByteSpan values(piece.value);
-    for (int head = 0; head < shape.kv_heads; ++head) {
-      const std::size_t at = static_cast<std::size_t>(head) * head_bytes;
-      paged.page(block).read(layer, head, count, keys.subspan(at, head_bytes),
-                             values.subspan(at, head_bytes));
+    const Page& page = paged.page(block);
+    if (page.reached() > std::max<int>(count, shape.layer(layer).kept)) {
+      return fail(ErrorCode::kUnsupported, "take KV out of layer " + std::to_string(layer),
+                  "its oldest input went when the token that was taken back came",
+                  "compute that token again first");
     }
     std::vector<KvPiece> pieces;
-    pieces.push_back(std::move(piece));
+    pieces.push_back(page.take_out(layer, block * kPage, count));
     return pieces;
   }
 
@@ -132,7 +130,7 @@ class CpuModel final : public Model {
     return static_cast<PagedSequence&>(sequence).put_in(pool_, piece);
   }
   Status set_next_pos(Sequence& sequence, Position next_pos) override {
-    return static_cast<PagedSequence&>(sequence).set_next_pos(next_pos);
+    return static_cast<PagedSequence&>(sequence).set_next_pos(pool_.shape(), next_pos);
   }
 
   std::uint64_t kv_bytes_used() const override { return pool_.used(); }
@@ -181,11 +179,8 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
   KVFS_ASSIGN(std::unique_ptr<Checkpoint> files, Checkpoint::open(card.info.path));
   KVFS_ASSIGN(Architecture read, read_architecture(*files));
   auto model = std::make_unique<Architecture>(std::move(read));
-  const PageShape shape{
-      .layers = static_cast<int>(model->layers.size()),
-      .kv_heads = model->kv_heads,
-      .width = model->head_width,
-      .dtype = options.compute == Compute::kReference ? DType::kF32 : DType::kBF16};
+  const PageShape shape(card.info.layers, model->kv_heads, model->head_width,
+                        options.compute == Compute::kReference ? DType::kF32 : DType::kBF16);
 
   const std::uint64_t needed = weights_size(*model, options.compute) + shape.page_bytes();
   const std::uint64_t available = memory_available();

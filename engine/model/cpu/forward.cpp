@@ -47,6 +47,7 @@ Forward::Forward(const Architecture& architecture, Weights weights, const PageSh
       pool_(pool),
       max_rows_(max_rows),
       attention_(kernels, architecture.heads, shape, pool.threads()),
+      convolution_(shape, architecture.width, max_rows),
       quantizer_(kernels, max_rows,
                  std::max({architecture.width, architecture.q_width(), widest_ffn(architecture)})),
       angles_(architecture.ropes.size()) {
@@ -61,8 +62,11 @@ Forward::Forward(const Architecture& architecture, Weights weights, const PageSh
     angles_[i].cosines.resize(static_cast<std::size_t>(max_rows) * angles_[i].pairs);
     angles_[i].sines.resize(angles_[i].cosines.size());
   }
-  qkv_.resize(size(max_rows, a.q_width() + 2 * a.kv_width()));
-  attended_.resize(size(max_rows, a.q_width()));
+  const bool convolves = std::ranges::any_of(
+      a.layers, [](const Layer& layer) { return layer.convolution.has_value(); });
+  const int gates = convolves ? 3 * a.width : 0;
+  qkv_.resize(size(max_rows, std::max(a.q_width() + 2 * a.kv_width(), gates)));
+  attended_.resize(size(max_rows, std::max(a.q_width(), a.width)));
   up_.resize(size(max_rows, 2 * widest_ffn(a)));
   hidden_.resize(size(max_rows, widest_ffn(a)));
 }
@@ -73,7 +77,8 @@ Status Forward::step(std::span<const StepRow> rows, bool reading) {
   embed(rows);
   find_angles(rows);
   for (int i = 0; i < static_cast<int>(model_.layers.size()); ++i) {
-    KVFS_TRY(attention(i, rows, runs, reading));
+    const bool convolves = model_.layers[static_cast<std::size_t>(i)].convolution.has_value();
+    KVFS_TRY(convolves ? convolution(i, rows, reading) : attention(i, rows, runs, reading));
     KVFS_TRY(feed_forward(i, n, reading));
     if (model_.parallel) add_to_stream({}, attention_part_.data(), n);
   }
@@ -122,18 +127,33 @@ Status Forward::attention(int index, std::span<const StepRow> rows, const std::v
   const auto n = static_cast<int>(rows.size());
   const int q = model_.q_width();
   const auto qkv = static_cast<std::size_t>(q + 2 * model_.kv_width());
-  const auto width = static_cast<std::size_t>(model_.width);
 
   const float* in = prepare(w.attn_norm, x_.data(), n, w.qkv);
   KVFS_TRY(apply(w.qkv, in, n, {qkv_.data(), qkv, false}, reading));
   turn_and_store(index, rows);
   attention_.attend(index, {layer.window, model_.score_cap}, runs, qkv_.data(), qkv,
                     attended_.data(), pool_);
-  prepare({}, attended_.data(), n, w.attn_out);
-  if (!model_.parallel && w.attn_post.kind == Norm::Kind::kNone)
-    return apply(w.attn_out, attended_.data(), n, {x_.data(), width, true}, reading);
-  KVFS_TRY(apply(w.attn_out, attended_.data(), n, {attention_part_.data(), width, false}, reading));
-  if (!model_.parallel) add_to_stream(w.attn_post, attention_part_.data(), n);
+  return close(w.attn_out, w.attn_post, attended_.data(), n, reading);
+}
+
+Status Forward::convolution(int index, std::span<const StepRow> rows, bool reading) {
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
+  const auto n = static_cast<int>(rows.size());
+  const auto gates = static_cast<std::size_t>(3 * model_.width);
+  const float* in = prepare(w.attn_norm, x_.data(), n, w.convolution.in);
+  KVFS_TRY(apply(w.convolution.in, in, n, {qkv_.data(), gates, false}, reading));
+  convolution_.run(index, w.convolution, rows, qkv_.data(), attended_.data(), pool_);
+  return close(w.convolution.out, w.attn_post, attended_.data(), n, reading);
+}
+
+Status Forward::close(const Projection& out, const NormWeights& post, float* gathered, int rows,
+                      bool reading) {
+  const auto width = static_cast<std::size_t>(model_.width);
+  prepare({}, gathered, rows, out);
+  if (!model_.parallel && post.kind == Norm::Kind::kNone)
+    return apply(out, gathered, rows, {x_.data(), width, true}, reading);
+  KVFS_TRY(apply(out, gathered, rows, {attention_part_.data(), width, false}, reading));
+  if (!model_.parallel) add_to_stream(post, attention_part_.data(), rows);
   return {};
 }
 

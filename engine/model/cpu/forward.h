@@ -10,17 +10,10 @@
 #include "engine/model/cpu/attention.h"
 #include "engine/model/cpu/router.h"
 #include "engine/model/cpu/row_quantizer.h"
+#include "engine/model/cpu/short_convolution.h"
 #include "engine/model/cpu/weights.h"
 
 namespace kvfs::model::cpu {
-
-// One token to compute. Its sequence has a writable place for it and the pages before it.
-struct StepRow {
-  TokenId token;
-  PagedSequence* sequence;
-  Position pos;
-  std::span<float> logits;  // [vocab] or empty
-};
 
 class Forward {
  public:
@@ -43,6 +36,10 @@ class Forward {
   void find_angles(std::span<const StepRow> rows);
   Status attention(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
                    bool reading);
+  Status convolution(int index, std::span<const StepRow> rows, bool reading);
+  // Projects what a layer's rows gathered, and adds it to the stream or leaves it for later.
+  Status close(const Projection& out, const NormWeights& post, float* gathered, int rows,
+               bool reading);
   void turn_and_store(int layer, std::span<const StepRow> rows);
   Status feed_forward(int index, int rows, bool reading);
   Status mixture(int index, const float* in, int rows, float* out, bool reading);
@@ -64,6 +61,7 @@ class Forward {
   ForkJoin& pool_;
   int max_rows_;
   Attention attention_;
+  ShortConvolution convolution_;
   RowQuantizer quantizer_;
   Router router_;
 
@@ -73,8 +71,9 @@ class Forward {
   std::vector<float> attention_part_;  // [rows, width]: what attention adds
   std::vector<float> ffn_part_;        // [rows, width]: what the feed-forward adds
   std::vector<Angles> angles_;
-  std::vector<float> qkv_;       // [rows, (heads + 2 · kv_heads) · head_width]
-  std::vector<float> attended_;  // [rows, heads · head_width]
+  std::vector<float> qkv_;  // [rows, (heads + 2 · kv_heads) · head_width], or a convolution's
+                            // [rows, 3 · width]
+  std::vector<float> attended_;  // [rows, heads · head_width], or [rows, width]
   std::vector<float> up_;        // [rows, outputs of the widest up]
   std::vector<float> hidden_;    // [rows, widest ffn width]
   std::vector<float> gathered_;  // [rows, width]: an expert's rows

@@ -182,13 +182,52 @@ void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count,
                                  reinterpret_cast<Element*>(plain_values));
 }
 
+// That the piece is what the layer keeps of the first positions of a block.
+Status check_piece(const PageShape& s, const KvPiece& piece, const std::string& what) {
+  const std::size_t count = piece.positions.size();
+  const bool known = piece.layer < s.layers.size();
+  const LayerShape shape = known ? s.layer(piece.layer) : LayerShape{};
+  if (!known || piece.head_count == 0 || piece.head_begin + piece.head_count > shape.kv_heads ||
+      count == 0 || count > shape.kept || piece.positions[0] < 0) {
+    return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
+  }
+  if (piece.kind != shape.kind) {
+    return fail(ErrorCode::kUnsupported, what, "it is of another kind than the model's layer");
+  }
+  const std::size_t rows = piece.head_count * count * size_of(s.dtype);
+  if (piece.key.size() != rows * shape.key_width ||
+      piece.value.size() != rows * shape.value_width) {
+    return fail(ErrorCode::kInvalid, what,
+                "the bytes are not heads × positions × width of the model's KV type");
+  }
+  const int end = piece.positions.back() % kPage + 1;
+  const Position first = piece.positions.back() - std::min<int>(end, shape.kept) + 1;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (piece.positions[i] != first + static_cast<Position>(i)) {
+      return fail(ErrorCode::kUnsupported, what, "positions are missing inside the block");
+    }
+  }
+  return {};
+}
+
 }  // namespace
+
+PageShape::PageShape(const std::vector<LayerShape>& layers_in, int kv_heads_in, int width_in,
+                     DType dtype_in)
+    : layers(layers_in), kv_heads(kv_heads_in), width(width_in), dtype(dtype_in) {
+  for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
+    begin.push_back(bytes);
+    bytes += convolves(i) ? layer(i).kept * row_bytes(i)
+                          : 2 * static_cast<std::size_t>(kv_heads) * side_bytes();
+    kept = std::min<int>(kept, layer(i).kept);
+  }
+}
 
 std::size_t PageShape::side_bytes() const {
   return static_cast<std::size_t>(kPage) * static_cast<std::size_t>(width) * size_of(dtype);
 }
-std::size_t PageShape::page_bytes() const {
-  return side_bytes() * 2 * static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(layers);
+std::size_t PageShape::row_bytes(int index) const {
+  return layer(index).key_width * size_of(dtype);
 }
 
 Page::Page(PagePool& pool) : pool_(pool), data_(pool.take_memory()) {}
@@ -196,8 +235,8 @@ Page::~Page() { pool_.give_memory(std::move(data_)); }
 
 const std::uint8_t* Page::side(int layer, int head, int which) const {
   const PageShape& s = pool_.shape_;
-  return data_.get() +
-         s.side_bytes() * static_cast<std::size_t>((layer * 2 + which) * s.kv_heads + head);
+  return data_.get() + s.begin[static_cast<std::size_t>(layer)] +
+         s.side_bytes() * static_cast<std::size_t>(which * s.kv_heads + head);
 }
 std::uint8_t* Page::side(int layer, int head, int which) {
   return const_cast<std::uint8_t*>(static_cast<const Page*>(this)->side(layer, head, which));
@@ -224,7 +263,41 @@ void Page::read(int layer, int head, int count, MutableByteSpan key, MutableByte
        const_cast<std::uint8_t*>(side(layer, head, 1)), s.width, count, key.data(), value.data());
 }
 
+KvPiece Page::take_out(std::uint16_t layer, Position first, int count) const {
+  const PageShape& s = pool_.shape_;
+  const LayerShape& shape = s.layer(layer);
+  KvPiece piece{.layer = layer, .head_count = shape.kv_heads, .kind = shape.kind};
+  const int skipped = std::max(0, count - shape.kept);
+  for (int slot = skipped; slot < count; ++slot) piece.positions.push_back(first + slot);
+  const std::size_t rows = piece.positions.size() * size_of(s.dtype);
+  const std::size_t key_bytes = rows * shape.key_width;
+  const std::size_t value_bytes = rows * shape.value_width;
+  piece.key.resize(key_bytes * shape.kv_heads);
+  piece.value.resize(value_bytes * shape.kv_heads);
+  if (s.convolves(layer)) {
+    const std::size_t row = s.row_bytes(layer);
+    for (int slot = skipped; slot < count; ++slot) {
+      std::memcpy(&piece.key[row * static_cast<std::size_t>(slot - skipped)], input(layer, slot),
+                  row);
+    }
+    return piece;
+  }
+  for (std::size_t head = 0; head < shape.kv_heads; ++head) {
+    read(layer, static_cast<int>(head), count,
+         MutableByteSpan(piece.key).subspan(head * key_bytes, key_bytes),
+         MutableByteSpan(piece.value).subspan(head * value_bytes, value_bytes));
+  }
+  return piece;
+}
+
+const std::uint8_t* Page::input(int layer, int slot) const {
+  const PageShape& s = pool_.shape_;
+  return data_.get() + s.begin[static_cast<std::size_t>(layer)] +
+         s.row_bytes(layer) * static_cast<std::size_t>(slot % s.layer(layer).kept);
+}
+
 void Page::copy_from(const Page& other) {
+  reached_ = other.reached_;
   std::memcpy(data_.get(), other.data_.get(), pool_.shape_.page_bytes());
 }
 
@@ -292,7 +365,18 @@ Status PagedSequence::reserve(PagePool& pool, int count) {
       return made;
     }
   }
+  for (std::size_t index = first; index <= last; ++index) {
+    const Position left = next_pos_ + count - static_cast<Position>(index) * kPage;
+    pages_[index]->set_reached(std::min(left, kPage));
+  }
   return {};
+}
+
+bool PagedSequence::can_go_back(const PageShape& shape, Position end) const {
+  // At a page's beginning the one before is whole, and so is what it keeps.
+  if (end % kPage == 0) return true;
+  const int reached = page(end / kPage).reached();
+  return reached <= shape.kept || end % kPage > reached - 2;
 }
 
 void PagedSequence::truncate(Position end) {
@@ -311,46 +395,39 @@ std::unique_ptr<PagedSequence> PagedSequence::fork() const {
 Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
   const PageShape& s = pool.shape();
   const std::string what = "KV of layer " + std::to_string(piece.layer);
-  const std::size_t count = piece.positions.size();
-  if (piece.layer >= s.layers || piece.head_count == 0 ||
-      piece.head_begin + piece.head_count > s.kv_heads || count == 0 ||
-      count > static_cast<std::size_t>(kPage)) {
-    return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
-  }
-  const std::size_t row = static_cast<std::size_t>(s.width) * size_of(s.dtype);
-  if (piece.key.size() != piece.head_count * count * row ||
-      piece.value.size() != piece.key.size()) {
-    return fail(ErrorCode::kInvalid, what,
-                "the bytes are not heads × positions × width of the model's KV type");
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (piece.positions[i] != piece.positions[0] + static_cast<Position>(i) ||
-        piece.positions[0] % kPage != 0 || piece.positions[0] < 0) {
-      return fail(ErrorCode::kUnsupported, what, "positions are missing inside the block");
-    }
-  }
+  KVFS_TRY(check_piece(s, piece, what));
   const auto index = static_cast<std::size_t>(piece.positions[0] / kPage);
   if (index > pages_.size())
     return fail(ErrorCode::kInvalid, what, "blocks must come in ascending order");
   KVFS_TRY(make_own(pool, index));
 
+  Page& page = *pages_[index];
   if (filled_.size() <= index) filled_.resize(index + 1);
   std::vector<std::int16_t>& filled = filled_[index];
-  filled.resize(static_cast<std::size_t>(s.layers * s.kv_heads), 0);
-  const ByteSpan keys(piece.key);
-  const ByteSpan values(piece.value);
-  for (std::size_t h = 0; h < piece.head_count; ++h) {
-    const int head = piece.head_begin + static_cast<int>(h);
-    pages_[index]->write(piece.layer, head, static_cast<int>(count),
-                         keys.subspan(h * count * row, count * row),
-                         values.subspan(h * count * row, count * row));
-    filled[static_cast<std::size_t>(piece.layer * s.kv_heads + head)] =
-        static_cast<std::int16_t>(count);
+  filled.resize(s.layers.size() * static_cast<std::size_t>(s.kv_heads), 0);
+  const auto of_layer = filled.begin() + piece.layer * s.kv_heads;
+  const int end = piece.positions.back() % kPage + 1;
+  const std::size_t count = piece.positions.size();
+  if (s.convolves(piece.layer)) {
+    const std::size_t row = s.row_bytes(piece.layer);
+    for (std::size_t i = 0; i < count; ++i) {
+      std::memcpy(page.input(piece.layer, piece.positions[i] % kPage), &piece.key[i * row], row);
+    }
+    std::fill_n(of_layer, s.kv_heads, static_cast<std::int16_t>(end));
+    page.set_reached(std::max(page.reached(), end));
+  } else {
+    const std::size_t side = piece.key.size() / piece.head_count;
+    for (std::size_t h = 0; h < piece.head_count; ++h) {
+      const int head = piece.head_begin + static_cast<int>(h);
+      page.write(piece.layer, head, end, ByteSpan(piece.key).subspan(h * side, side),
+                 ByteSpan(piece.value).subspan(h * side, side));
+      of_layer[head] = static_cast<std::int16_t>(end);
+    }
   }
   return {};
 }
 
-Status PagedSequence::set_next_pos(Position next_pos) {
+Status PagedSequence::set_next_pos(const PageShape& shape, Position next_pos) {
   const std::string what = "set the next position to " + std::to_string(next_pos);
   if (next_pos < 0 || next_pos > static_cast<Position>(pages_.size()) * kPage) {
     return fail(ErrorCode::kInvalid, what,
@@ -365,6 +442,9 @@ Status PagedSequence::set_next_pos(Position next_pos) {
       return fail(ErrorCode::kInvalid, what,
                   "block " + std::to_string(page) + " lacks KV of some layer or head");
     }
+  }
+  if (!can_go_back(shape, next_pos)) {
+    return fail(ErrorCode::kInvalid, what, "the convolutions' inputs before it are not there");
   }
   truncate(next_pos);
   return {};

@@ -1,8 +1,11 @@
-// Paged KV in memory: 256 positions of all layers a page, shared between forks, copied on write.
+// Paged KV in memory: 256 positions of all layers a page, shared between forks, copied on write. Of
+// a convolution's layer a page keeps the inputs at the last few of its positions that were
+// computed.
 //
 // A page's inside is laid out for the attention kernels: keys [layer, head, 8, width, 32] (a tile
 // of 32 neighbouring keys, dimension by dimension), values [layer, head, width / 32, 256, 32].
-// bf16 pages keep each 16 columns in bf16_slot order. read() and write() speak the plain layout.
+// bf16 pages keep each 16 columns in bf16_slot order. take_out() and write() speak the plain
+// layout.
 //
 // Owned by the engine thread, like the model. Pages count their bytes in the pool, which must
 // outlive them.
@@ -23,12 +26,22 @@
 namespace kvfs::model::cpu {
 
 struct PageShape {
-  int layers = 0;
-  int kv_heads = 0;
-  int width = 0;
-  DType dtype = DType::kBF16;      // or kF32
-  std::size_t side_bytes() const;  // keys (or values) of one head of one layer
-  std::size_t page_bytes() const;
+  // kv_heads, width: of the layers that attend.
+  PageShape(const std::vector<LayerShape>& layers, int kv_heads, int width, DType dtype);
+
+  std::vector<LayerShape> layers;
+  int kv_heads;
+  int width;
+  DType dtype;                     // kBF16 or kF32
+  std::vector<std::size_t> begin;  // bytes of a page before each layer
+  std::size_t bytes = 0;           // of a page
+  int kept = kBlockTokens;         // the fewest positions that a layer keeps of a page
+
+  std::size_t side_bytes() const;          // keys (or values) of one head of one layer
+  std::size_t row_bytes(int layer) const;  // a convolution's input at one position
+  std::size_t page_bytes() const { return bytes; }
+  const LayerShape& layer(int index) const { return layers[static_cast<std::size_t>(index)]; }
+  bool convolves(int index) const { return layer(index).kind == LayerKind::kConvolution; }
 };
 
 class PagePool;
@@ -48,15 +61,31 @@ class Page {
   void put(int layer, int head, int slot, const float* key, const float* value);
   // Plain rows of `count` positions from slot 0 on, [count, width] of the page's type.
   void write(int layer, int head, int count, ByteSpan key, ByteSpan value);
-  void read(int layer, int head, int count, MutableByteSpan key, MutableByteSpan value) const;
+  // What a layer keeps of the page's first `count` positions; first: the position of slot 0. All of
+  // them must have been computed, and of a convolution's layer at most one taken back since.
+  KvPiece take_out(std::uint16_t layer, Position first, int count) const;
+
+  // A convolution's input at a position, of the page's type. Each takes the place of the one
+  // `kept` positions before it.
+  const std::uint8_t* input(int layer, int slot) const;
+  std::uint8_t* input(int layer, int slot) {
+    return const_cast<std::uint8_t*>(static_cast<const Page*>(this)->input(layer, slot));
+  }
+
   void copy_from(const Page& other);
+  // Positions from the page's first on that were computed, taken back or not: what decides which
+  // inputs are still there.
+  int reached() const { return reached_; }
+  void set_reached(int count) { reached_ = count; }
 
  private:
+  void read(int layer, int head, int count, MutableByteSpan key, MutableByteSpan value) const;
   const std::uint8_t* side(int layer, int head, int which) const;
   std::uint8_t* side(int layer, int head, int which);
 
   PagePool& pool_;
   HugeMemory data_;
+  int reached_ = 0;
 };
 
 // Counts pages against a budget, and keeps the memory of a few that were given back: a question's
@@ -96,17 +125,21 @@ class PagedSequence final : public Sequence {
   Status reserve(PagePool& pool, int count);
   void advance(int count) { next_pos_ += count; }
   void truncate(Position end);
+  // Whether truncate(end) leaves what the next token needs: a convolution has forgotten inputs that
+  // lie further back than it keeps.
+  bool can_go_back(const PageShape& shape, Position end) const;
   std::unique_ptr<PagedSequence> fork() const;
 
   Status put_in(PagePool& pool, const KvPiece& piece);
-  Status set_next_pos(Position next_pos);
+  Status set_next_pos(const PageShape& shape, Position next_pos);
 
  private:
   Status make_own(PagePool& pool, std::size_t index);  // a page nobody else sees
 
   std::vector<std::shared_ptr<Page>> pages_;
   Position next_pos_ = 0;
-  // Positions that put_in has filled since the last set_next_pos: [page][layer · kv_heads + head].
+  // Positions that put_in has filled since the last set_next_pos, or that the last of a
+  // convolution's lies below: [page][layer · kv_heads + head].
   std::vector<std::vector<std::int16_t>> filled_;
 };
 

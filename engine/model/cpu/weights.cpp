@@ -36,6 +36,18 @@ std::vector<float> bias_of(const std::vector<Slice>& slices) {
   return bias;
 }
 
+// Channel by channel in the file, tap by tap here.
+std::vector<float> taps_of(const Convolution& from, std::size_t channels) {
+  const auto taps = static_cast<std::size_t>(from.taps);
+  std::vector<float> out(taps * channels);
+  std::vector<float> row(taps);
+  for (std::size_t c = 0; c < channels; ++c) {
+    dequantize_row(from.weight->type, row_of(*from.weight, c), row);
+    for (std::size_t k = 0; k < taps; ++k) out[k * channels + c] = row[k];
+  }
+  return out;
+}
+
 class Loader {
  public:
   Loader(Compute compute, const Kernels& kernels, ForkJoin& pool, Arena& memory)
@@ -71,6 +83,9 @@ class Loader {
     made.ffn_post = norm(from.ffn_post);
     KVFS_ASSIGN(made.qkv, projection(from.qkv));
     KVFS_ASSIGN(made.attn_out, projection(from.attn_out));
+    if (from.convolution) {
+      KVFS_ASSIGN(made.convolution, convolution(*from.convolution));
+    }
     KVFS_ASSIGN(made.router, projection(from.router));
     for (const FeedForward& expert : from.experts) {
       FeedForwardWeights weights;
@@ -82,6 +97,17 @@ class Loader {
   }
 
  private:
+  Result<ConvolutionWeights> convolution(const Convolution& from) {
+    ConvolutionWeights made;
+    const auto channels = static_cast<std::size_t>(from.in.inputs);
+    KVFS_ASSIGN(made.in, projection(from.in));
+    KVFS_ASSIGN(made.out, projection(from.out));
+    made.taps = taps_of(from, channels);
+    made.bias = floats(from.bias);
+    made.bias.resize(channels);
+    return made;
+  }
+
   Result<std::unique_ptr<Matrix>> load(const Rows& rows) {
     if (compute_ == Compute::kReference) return torch_matrix(rows, pool_);
     return pack_matrix(rows, kernels_, pool_, memory_);
@@ -121,6 +147,10 @@ std::uint64_t weights_size(const Architecture& architecture, Compute compute) {
   for (const Layer& layer : architecture.layers) {
     add(layer.qkv);
     add(layer.attn_out);
+    if (layer.convolution) {
+      add(layer.convolution->in);
+      add(layer.convolution->out);
+    }
     add(layer.router);
     for (const FeedForward& expert : layer.experts) {
       add(expert.up);

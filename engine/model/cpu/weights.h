@@ -38,10 +38,18 @@ struct FeedForwardWeights {
   Projection down;
 };
 
+struct ConvolutionWeights {
+  Projection in;
+  Projection out;
+  std::vector<float> taps;  // [K, channels], the newest last
+  std::vector<float> bias;  // [channels]; zeros where there is none
+};
+
 struct LayerWeights {
   NormWeights attn_norm, q_norm, k_norm, attn_post, ffn_norm, ffn_post;
   Projection qkv;
   Projection attn_out;
+  ConvolutionWeights convolution;
   Projection router;
   std::vector<FeedForwardWeights> experts;
 };

@@ -22,6 +22,7 @@ constexpr Family kFamilies[] = {
     {"gpt2", "gpt2", "GPT2LMHeadModel", read_gpt2},
     {"gpt_neox", "gptneox", "GPTNeoXForCausalLM", read_gpt_neox},
     {"olmo2", "olmo2", "Olmo2ForCausalLM", read_olmo2},
+    {"lfm2", "lfm2", "Lfm2ForCausalLM", read_lfm2},
 };
 
 }  // namespace

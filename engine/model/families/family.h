@@ -42,5 +42,6 @@ Result<Architecture> read_gemma3(Reader& reader);
 Result<Architecture> read_gpt2(Reader& reader);
 Result<Architecture> read_gpt_neox(Reader& reader);
 Result<Architecture> read_olmo2(Reader& reader);
+Result<Architecture> read_lfm2(Reader& reader);
 
 }  // namespace kvfs::model

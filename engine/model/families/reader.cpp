@@ -144,13 +144,23 @@ Result<const Tensor*> Reader::matrix(const std::string& name, int inputs, int ou
   return tensor(name, dims);
 }
 
-Result<const Tensor*> Reader::vector(const std::string& name, int length) {
-  KVFS_ASSIGN(const Tensor* found, tensor(name, {wide(length)}));
+Result<const Tensor*> Reader::plain(const std::string& name,
+                                    const std::vector<std::uint64_t>& dims) {
+  KVFS_ASSIGN(const Tensor* found, tensor(name, dims));
   if (block_elements(found->type) != 1) {
     return unsupported("tensor " + name + " is " + std::string(name_of(found->type)) +
                        ", wanted F32, F16 or BF16");
   }
   return found;
+}
+
+Result<const Tensor*> Reader::vector(const std::string& name, int length) {
+  return plain(name, {wide(length)});
+}
+
+Result<const Tensor*> Reader::taps(const std::string& name, int channels, int taps) {
+  if (is_gguf()) return plain(name, {wide(taps), wide(channels)});
+  return plain(name, {wide(taps), 1, wide(channels)});
 }
 
 Result<Linear> Reader::linear(Name name, int layer, int inputs, int outputs, Bias bias) {

@@ -50,6 +50,8 @@ class Reader {
   // [rows, columns] in any kind that rows can be read of.
   Result<const Tensor*> matrix(const std::string& name, int inputs, int outputs, int experts = 0);
   Result<const Tensor*> vector(const std::string& name, int length);
+  // A convolution's weights, a row of taps for each channel.
+  Result<const Tensor*> taps(const std::string& name, int channels, int taps);
   // embedding, vocab and output: tied where there is none of its own, or where config.json says so.
   Status vocabulary(Architecture& a, Name embedding, Name output);
 
@@ -62,6 +64,8 @@ class Reader {
 
  private:
   Result<const Tensor*> tensor(const std::string& name, const std::vector<std::uint64_t>& dims);
+  // Of a kind that holds number by number.
+  Result<const Tensor*> plain(const std::string& name, const std::vector<std::uint64_t>& dims);
 
   const Checkpoint& checkpoint_;
   std::set<std::string> known_;

@@ -8,6 +8,7 @@
 #include <map>
 #include <sstream>
 
+#include "engine/model/dequantize.h"
 #include "tests/engine/model/model_fixture.h"
 
 namespace kvfs::model::testing {
@@ -41,6 +42,13 @@ Golden golden_of(const std::string& family) {
   return golden;
 }
 
+std::vector<float> floats_of(const Bytes& bytes, DType type) {
+  std::vector<float> out(bytes.size() / size_of(type));
+  const auto kind = type == DType::kF32 ? container::GgmlType::kF32 : container::GgmlType::kBF16;
+  dequantize_row(kind, bytes, out);
+  return out;
+}
+
 // Relative to the length of what is expected.
 double error_of(const Logits& got, const Logits& wanted) {
   EXPECT_EQ(got.size(), wanted.size());
@@ -51,22 +59,6 @@ double error_of(const Logits& got, const Logits& wanted) {
     norm += std::pow(static_cast<double>(wanted[i]), 2);
   }
   return std::sqrt(error / norm);
-}
-
-Loaded load_described(const fs::path& path, Compute compute) {
-  const DeviceChoice cpu{.kind = DeviceChoice::Kind::kCpu};
-  auto card = describe_model(path, compute, cpu, {});
-  if (!card) {
-    ADD_FAILURE() << card.error().message();
-    return {};
-  }
-  auto model = cpu::load_cpu_model(**card, {.device = cpu, .compute = compute, .threads = 2},
-                                   cpu::best_kernels());
-  if (!model) {
-    ADD_FAILURE() << model.error().message();
-    return {};
-  }
-  return {*std::move(card), *std::move(model)};
 }
 
 std::vector<std::string> all_forms() {
@@ -83,7 +75,9 @@ std::vector<std::string> all_forms() {
 // The parameter: a folder of the goldens, or the GGUF in one.
 class EveryFamily : public ::testing::TestWithParam<std::string> {
  protected:
-  Loaded loaded(Compute compute) { return load_described(kGoldens / GetParam(), compute); }
+  Loaded loaded(Compute compute, int threads = 2) {
+    return load_described(kGoldens / GetParam(), compute, threads);
+  }
   Golden golden() { return golden_of(GetParam().substr(0, GetParam().find('/'))); }
 };
 INSTANTIATE_TEST_SUITE_P(Forms, EveryFamily, ::testing::ValuesIn(all_forms()), [](const auto& of) {
@@ -162,9 +156,59 @@ TEST_P(EveryFamily, FastModeIsNearAndHasOnePath) {
   EXPECT_EQ(kv_bytes(model, *parts), kv_bytes(model, *whole));
 }
 
+// What the layers keep differs by what bf16 and the layers before have lost.
+TEST_P(EveryFamily, FastModeIsNearTheReferenceLayerByLayer) {
+  const Loaded fast = loaded(Compute::kFast);
+  const Loaded reference = loaded(Compute::kReference);
+  ASSERT_TRUE(fast.model && reference.model);
+  const Golden wanted = golden();
+  const auto a = fast.model->new_sequence();
+  const auto b = reference.model->new_sequence();
+  read(*fast.model, *a, wanted.ids);
+  read(*reference.model, *b, wanted.ids);
+  const std::vector<KvPiece> got = all_kv(*fast.model, *a);
+  const std::vector<KvPiece> exact = all_kv(*reference.model, *b);
+  ASSERT_EQ(got.size(), exact.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    EXPECT_EQ(got[i].positions, exact[i].positions);
+    EXPECT_LT(error_of(floats_of(got[i].key, DType::kBF16), floats_of(exact[i].key, DType::kF32)),
+              0.05)
+        << "keys of layer " << got[i].layer;
+    if (exact[i].value.empty()) continue;
+    EXPECT_LT(
+        error_of(floats_of(got[i].value, DType::kBF16), floats_of(exact[i].value, DType::kF32)),
+        0.05)
+        << "values of layer " << got[i].layer;
+  }
+}
+
+TEST_P(EveryFamily, TheNumberOfThreadsDoesNotChangeABit) {
+  const Golden wanted = golden();
+  const std::span ids(wanted.ids);
+  for (const Compute compute : {Compute::kFast, Compute::kReference}) {
+    Logits logits;
+    Bytes kv;
+    for (const int threads : {1, 2, 3}) {
+      const Loaded model = loaded(compute, threads);
+      ASSERT_TRUE(model.model);
+      const auto sequence = model.model->new_sequence();
+      read(*model.model, *sequence, ids.first(290));
+      Logits last;
+      for (const TokenId id : ids.subspan(290)) last = generate(*model.model, *sequence, id);
+      if (threads == 1) {
+        logits = last;
+        kv = kv_bytes(*model.model, *sequence);
+      }
+      EXPECT_EQ(last, logits) << threads << " threads";
+      EXPECT_EQ(kv_bytes(*model.model, *sequence), kv) << threads << " threads";
+    }
+  }
+}
+
 TEST(Families, EveryFamilyHasItsTinyModel) {
-  for (const char* family : {"llama", "mistral", "mixtral", "smollm3", "qwen2", "qwen3",
-                             "qwen3_moe", "phi3", "gemma2", "gemma3", "gpt2", "gpt_neox", "olmo2"})
+  for (const char* family :
+       {"llama", "mistral", "mixtral", "smollm3", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2",
+        "gemma3", "gpt2", "gpt_neox", "olmo2", "lfm2"})
     EXPECT_TRUE(fs::exists(kGoldens / family / "golden.json")) << family;
 }
 

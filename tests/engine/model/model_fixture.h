@@ -45,6 +45,25 @@ inline Loaded load(const std::string& path, Compute compute, int threads,
   return {*std::move(card), *std::move(model)};
 }
 
+// Of a model without a tokenizer.
+inline Loaded load_described(const std::filesystem::path& path, Compute compute, int threads = 2,
+                             std::uint64_t budget = 0) {
+  const DeviceChoice cpu{.kind = DeviceChoice::Kind::kCpu};
+  auto card = describe_model(path, compute, cpu, {});
+  if (!card) {
+    ADD_FAILURE() << card.error().message();
+    return {};
+  }
+  const LoadOptions options{
+      .device = cpu, .compute = compute, .threads = threads, .kv_budget = budget};
+  auto model = cpu::load_cpu_model(**card, options, cpu::best_kernels());
+  if (!model) {
+    ADD_FAILURE() << model.error().message();
+    return {};
+  }
+  return {*std::move(card), *std::move(model)};
+}
+
 using Logits = std::vector<float>;
 
 inline Logits room(const Model& model) {

@@ -60,13 +60,18 @@ struct TestModel {
     }
     for (std::uint16_t layer = 0; layer < layers.size(); ++layer) {
       const LayerShape& shape = layers[layer];
-      const std::size_t rows = std::size_t{shape.kv_heads} * positions.size();
+      const std::size_t skipped =
+          positions.size() - std::min<std::size_t>(positions.size(), shape.kept);
+      const std::vector<Position> kept(positions.begin() + static_cast<std::ptrdiff_t>(skipped),
+                                       positions.end());
+      const std::size_t rows = std::size_t{shape.kv_heads} * kept.size();
       block.pieces.push_back({.layer = layer,
                               .head_begin = 0,
                               .head_count = shape.kv_heads,
-                              .positions = positions,
+                              .positions = kept,
                               .key = tensor(rows * shape.key_width, random),
-                              .value = tensor(rows * shape.value_width, random)});
+                              .value = tensor(rows * shape.value_width, random),
+                              .kind = shape.kind});
     }
     return block;
   }

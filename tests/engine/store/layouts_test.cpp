@@ -53,8 +53,8 @@ VersionRecord a_version() {
           .origin_detail = "{}",
           .n_tokens = 3,
           .next_pos = 9,
-          .layers = {{2, 4, 8}},
-          .extents = {{.own_positions = true, .lengths = {3, 2}}},
+          .layers = {{2, 4, 8}, {1, 16, 0, LayerKind::kConvolution, 3}},
+          .extents = {{.own_positions = true, .lengths = {3, 2}}, {.lengths = {3}}},
           .blocks = {{17}, {18}},
           .text_bytes = 6,
           .kv_bytes = 240,
@@ -119,10 +119,24 @@ TEST(Layouts, GoldenBytesOfABlock) {
 }
 TEST(Layouts, GoldenBytesOfAVersion) {
   EXPECT_EQ(hex(encode(a_version())),
-            "0102000000010000006dc1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1010000006b010003020000007b7d"
-            "03000000000000000900000001000200040008000103000000020000000200000011000000000000"
-            "0012000000000000000600000000000000f000000000000000c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2"
-            "c2");
+            "0202000000010000006dc1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1010000006b010003020000007b7d"
+            "03000000000000000900000002000200040008000000010100100000000403000103000000020000"
+            "000003000000020000001100000000000000120000000000000006000000000000003c0000000000"
+            "0000c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2");
+}
+TEST(Layouts, AVersionOfTheFirstLayoutHasFullLayers) {
+  const std::string golden =
+      "0102000000010000006dc1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1010000006b010003020000007b7d"
+      "03000000000000000900000001000200040008000103000000020000000200000011000000000000"
+      "0012000000000000000600000000000000f000000000000000c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2"
+      "c2";
+  Bytes bytes;
+  for (std::size_t i = 0; i < golden.size(); i += 2)
+    bytes.push_back(static_cast<std::uint8_t>(std::stoi(golden.substr(i, 2), nullptr, 16)));
+  const auto version = decode_version(bytes, "it");
+  ASSERT_TRUE(version) << version.error().message();
+  EXPECT_EQ(version->layers, (std::vector<LayerShape>{{2, 4, 8}}));
+  EXPECT_EQ(version->kv_bytes, 240U);
 }
 TEST(Layouts, GoldenBytesOfAState) {
   EXPECT_EQ(hex(encode(a_state())),

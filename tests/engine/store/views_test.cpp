@@ -200,6 +200,38 @@ TEST_F(ViewsTest, ALayerThatWasPrunedAwayInABlockIsMerelyShorter) {
   EXPECT_EQ(integers(tensors(file)["positions"].bytes).front(), 256);
 }
 
+TEST_F(ViewsTest, AConvolutionsLayerHoldsItsInputsAtTheBlocksEnds) {
+  model.layers = {{.kv_heads = 1, .key_width = 16, .kind = LayerKind::kConvolution, .kept = 3},
+                  {2, 8, 8}};
+  const std::vector<NewBlock> blocks = {model.block(1, 0), model.block(1, 1), model.block(1, 2, 2)};
+  const VersionRecord version = version_of_blocks(blocks);
+  EXPECT_EQ(version.extents[0], (LayerExtent{.lengths = {8}}));
+  EXPECT_EQ(version.extents[1], (LayerExtent{.lengths = {514, 514}}));
+  EXPECT_EQ(version.kv_bytes, 2u * (8 * 16 + 514 * 2 * 16));
+
+  const Bytes file = layer_file(version, 0, 33);
+  auto parts = tensors(file);
+  EXPECT_EQ(parts.size(), 2u);
+  EXPECT_EQ(parts["conv"].entry.shape, (std::vector<std::uint64_t>{8, 16}));
+  EXPECT_TRUE(same(parts["conv"].bytes, rows(blocks, 0, 0, &KvPiece::key)));
+  EXPECT_EQ(integers(parts["positions"].bytes),
+            (std::vector<std::int32_t>{253, 254, 255, 509, 510, 511, 512, 513}));
+
+  const std::string json(as_text(read_all(**state_json_view(*store, version))));
+  EXPECT_NE(json.find(R"({"length":8,"kind":"convolution","kept":3,"channels":16})"),
+            std::string::npos)
+      << json;
+  const auto block = store->block(version.blocks[2]);
+  ASSERT_TRUE(block);
+  const auto piece = store->read_segment(block->segments[0]);
+  ASSERT_TRUE(piece) << piece.error().message();
+  EXPECT_EQ(piece->kind, LayerKind::kConvolution);
+  EXPECT_EQ(piece->positions, (std::vector<Position>{512, 513}));
+  EXPECT_EQ(piece->key, blocks[2].pieces[0].key);
+  EXPECT_TRUE(piece->value.empty());
+  expect_sound();
+}
+
 TEST_F(ViewsTest, TokensAndTextAreThoseOfTheBlocks) {
   const std::vector<NewBlock> blocks = {model.block(1, 0), model.block(1, 1, 9)};
   const VersionRecord version = version_of_blocks(blocks);

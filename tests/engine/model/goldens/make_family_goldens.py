@@ -63,6 +63,10 @@ FAMILIES = {
                                                    query_pre_attn_scalar=32)),
     "gpt2": ("gpt2", torch.float16, GPT2),
     "gpt_neox": ("gpt_neox", torch.float16, dict(NEOX, rotary_pct=0.25, tie_word_embeddings=False)),
+    "lfm2": ("lfm2", torch.bfloat16, dict(
+        SIZES, num_hidden_layers=5, intermediate_size=48, block_multiple_of=32,
+        layer_types=["conv", "full_attention", "conv", "conv", "full_attention"],
+        tie_word_embeddings=True)),
     "olmo2": ("olmo2", torch.float32, dict(SIZES, num_hidden_layers=2, tie_word_embeddings=False)),
 }
 
@@ -107,7 +111,7 @@ def step_by_step(model, ids, steps=0):
             best = rows[-1].topk(2)
             greedy.append(int(best.indices[0]))
             gap = min(gap, float(best.values[0] - best.values[1]))
-    return rows, greedy[:steps], gap
+    return rows, greedy[:steps], gap, past
 
 
 def convert(llama_cpp, folder, dtype, config):
@@ -137,15 +141,18 @@ def main():
         ids = token_ids(300)
         for seed in range(1, 60):  # the first whose greedy steps are all clear
             model = make_model(model_type, dtype, config, seed)
-            _, greedy, gap = step_by_step(model, ids[:PROMPT], STEPS)
+            _, greedy, gap, _ = step_by_step(model, ids[:PROMPT], STEPS)
             if gap > 4e-3:
                 break
-        rows, _, _ = step_by_step(model, ids)
+        rows, _, _, past = step_by_step(model, ids)
         model.to(dtype).save_pretrained(folder, max_shard_size="30KB" if name == "llama" else "1GB")
         if name != "mistral":  # a GGUF of Mistral has lost its window
             convert(llama_cpp, folder, dtype, config)
         golden = {"ids": ids, "prompt": PROMPT, "greedy": greedy, "gap": round(gap, 5),
                   "logits": {str(p): [round(float(x), 6) for x in rows[p]] for p in POSITIONS}}
+        if name == "lfm2":  # [channels, taps] of its first layer, in the end
+            state = past.layers[0].conv_states[0][0]
+            golden["conv_state"] = [[round(float(x), 6) for x in row] for row in state]
         text = json.dumps(golden).replace('"logits"', '\n"logits"').replace("], ", "],\n")
         (folder / "golden.json").write_text(text + "\n")
         (folder / "generation_config.json").unlink(missing_ok=True)
