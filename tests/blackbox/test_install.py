@@ -34,9 +34,7 @@ class Install(unittest.TestCase):
     def test_the_installed_daemon_answers_with_the_installed_model(self):
         harness.BIN = self.prefix / "bin"
         self.addCleanup(setattr, harness, "BIN", BIN)
-        harness.MODEL, before = "SmolLM2-135M-Instruct.Q4_1", harness.MODEL
-        self.addCleanup(setattr, harness, "MODEL", before)
-        daemon = Daemon()
+        daemon = Daemon(model="SmolLM2-135M-Instruct.Q4_1")
         self.addCleanup(daemon.close)
         daemon.start()
         state = daemon.make("s", max_tokens=4)

@@ -1,5 +1,7 @@
 // Short convolutions beside attention, on the tiny LFM2: their state at block ends and at the end
 // of the text, wherever the text was cut, restored, forked or taken back.
+#include <unistd.h>
+
 #include <boost/json.hpp>
 #include <cmath>
 #include <filesystem>
@@ -254,6 +256,7 @@ class WrongConfig : public ::testing::Test {
     text << file.rdbuf();
     config_ = boost::json::parse(text.str()).as_object();
   }
+  ~WrongConfig() override { fs::remove_all(folder_); }
   Result<std::unique_ptr<ModelCard>> card() {
     std::ofstream(folder_ / "config.json") << boost::json::serialize(config_);
     return describe_model(folder_, Compute::kFast, {.kind = DeviceChoice::Kind::kCpu}, {});
@@ -265,7 +268,7 @@ class WrongConfig : public ::testing::Test {
     EXPECT_NE(got.error().message().find(words), std::string::npos) << got.error().message();
   }
 
-  fs::path folder_ = fs::path(::testing::TempDir()) / "wrong-lfm2";
+  fs::path folder_ = fs::path(::testing::TempDir()) / ("wrong-lfm2-" + std::to_string(::getpid()));
   boost::json::object config_;
 };
 

@@ -2,6 +2,7 @@
 #include "engine/sched/catalog.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -23,12 +24,14 @@ class CatalogFolder : public ::testing::Test {
     std::ofstream(folder_ / "b-folder.v2" / "config.json") << "{}";
     std::ofstream(folder_ / "notes.txt") << "not a model";
   }
+  void TearDown() override { fs::remove_all(folder_); }
   Result<std::unique_ptr<Catalog>> open(std::vector<std::string> models) {
     const auto read = [](const fs::path& path, model::Compute, const model::DeviceChoice&,
                          const fs::path&) { return test::fake_card(path, test::FakeControls{}); };
     return Catalog::open({.models = std::move(models), .directory = folder_, .read = read});
   }
-  const fs::path folder_ = fs::path(::testing::TempDir()) / "catalog-models";
+  const fs::path folder_ =
+      fs::path(::testing::TempDir()) / ("catalog-models-" + std::to_string(::getpid()));
 };
 
 using Names = std::vector<std::string>;

@@ -1,6 +1,7 @@
 // The scheduler on a model with short convolutions beside attention (a tiny LFM2 in which a letter
 // is a token): their state comes back from the store wherever a text ended.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -18,7 +19,12 @@ constexpr int kVocab = 96;  // the tiny model's
 // The committed model with a tokenizer: printable ASCII from '!' on is 1, 2, …, a space kVocab − 1.
 fs::path tiny_model() {
   const fs::path from = KVFS_REPO_DIR "/tests/engine/model/goldens/families/lfm2";
-  const fs::path to = fs::path(::testing::TempDir()) / "tiny-lfm2";
+  struct Folder {  // of this process: tests run side by side
+    fs::path path = fs::path(::testing::TempDir()) / ("hybrid-" + std::to_string(::getpid()));
+    ~Folder() { fs::remove_all(path); }
+  };
+  static const Folder folder;
+  const fs::path to = folder.path / "tiny-lfm2";
   fs::create_directories(to);
   for (const char* name : {"config.json", "model.safetensors"})
     fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing);

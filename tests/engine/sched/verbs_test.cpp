@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <future>
@@ -131,7 +132,9 @@ TEST(Status, LinesHaveTheirForms) {
 
 class CatalogTest : public ::testing::Test {
  protected:
-  CatalogTest() : directory_(std::filesystem::path(::testing::TempDir()) / "kvfs-catalog") {
+  CatalogTest()
+      : directory_(std::filesystem::path(::testing::TempDir()) /
+                   ("kvfs-catalog-" + std::to_string(::getpid()))) {
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_ / "deep");
     for (const auto* name : {"b.gguf", "a.gguf", "notes.txt", "deep/a.gguf"}) {
