@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <string>
 #include <utility>
@@ -97,11 +98,12 @@ class StoreTest : public ::testing::Test {
     store = *std::move(opened);
   }
 
-  // Pinned until the next state is there.
+  // Pinned until the next state is there. From any thread.
   BlockId add(const NewBlock& block) {
     auto pin = store->add_block(block, DType::kBF16, chunk::CodecId::kZh);
     EXPECT_TRUE(pin) << pin.error().message();
     if (!pin) return {};
+    const std::lock_guard lock(pins_mutex);
     pins.push_back(*std::move(pin));
     return pins.back().id();
   }
@@ -173,6 +175,7 @@ class StoreTest : public ::testing::Test {
   TempDirectory directory;
   TestModel model;
   std::unique_ptr<Store> store;
+  std::mutex pins_mutex;
   std::vector<BlockPin> pins;
 };
 
