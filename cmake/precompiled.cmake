@@ -15,7 +15,6 @@ function(kvfs_precompile NAME)
   target_precompile_headers(kvfs_precompiled_${NAME} PRIVATE ${SET_HEADERS})
 endfunction()
 
-set(depends kvfs::boost kvfs::boost_json kvfs::expected kvfs::spdlog)
 # The headers' libraries come with them: their macros must be the ones they were compiled with.
 function(kvfs_use_precompiled TARGET NAME)
   target_precompile_headers(${TARGET} REUSE_FROM kvfs_precompiled_${NAME})

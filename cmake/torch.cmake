@@ -1,7 +1,7 @@
 # libtorch, as imported targets made by hand: the wheel's own TorchConfig.cmake insists on a whole
 # CUDA toolkit even where only the CPU half is linked.
 #
-#   kvfs_use_torch(TARGET [PCH])   links libtorch to TARGET and, with PCH, precompiles <ATen/ATen.h>
+#   kvfs_use_torch(TARGET)         links libtorch to TARGET
 #   kvfs_install_torch(TARGET)     installs what an installed TARGET needs of it
 #
 # The torch folder lies beside nvidia/ as in site-packages, in build/deps (scripts/setup) or where
@@ -79,13 +79,9 @@ function(kvfs_import_torch)
 endfunction()
 
 function(kvfs_use_torch TARGET)
-  cmake_parse_arguments(USE "PCH" "" "" ${ARGN})
   kvfs_import_torch()
   # PRIVATE: who links the room gets the libraries but never sees the headers.
   target_link_libraries(${TARGET} PRIVATE kvfs_torch)
-  if(USE_PCH)
-    target_precompile_headers(${TARGET} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:<ATen/ATen.h>>")
-  endif()
 endfunction()
 
 # libtorch goes with the program, into lib/kvfs, laid out as in site-packages; one that was found by

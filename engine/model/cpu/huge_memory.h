@@ -1,5 +1,5 @@
-// Memory that many kernels stream through, in huge pages where the system grants them: weights read
-// from 4 KiB pages spend a tenth of a decode step looking addresses up.
+// Memory that many kernels stream through, in huge pages where the system grants them: weights in 4 KiB
+// pages made a decode step 4 % longer (SmolLM2-135M Q4_1, Zen 3).
 #pragma once
 
 #include <cstddef>
