@@ -115,8 +115,8 @@ TEST_P(Convolution, CutsAndRestoresAnywhereGiveTheSameBits) {
   }
 }
 
+// The same bits where both paths are one, else the same numbers.
 TEST_P(Convolution, TokenByTokenAcrossABlocksEndIsTheSamePath) {
-  if (!model().info().one_path) GTEST_SKIP() << "read and generated differ in this mode";
   const auto whole = model().new_sequence();
   const Logits expected = read(model(), *whole, first(262));
   const auto steps = model().new_sequence();
@@ -129,8 +129,12 @@ TEST_P(Convolution, TokenByTokenAcrossABlocksEndIsTheSamePath) {
       EXPECT_EQ(generate(model(), *after, 7), generate(model(), *model().fork(*steps), 7)) << i;
     }
   }
-  EXPECT_EQ(logits, expected);
-  EXPECT_EQ(kv_bytes(model(), *steps), kv_bytes(model(), *whole));
+  if (model().info().one_path) {
+    EXPECT_EQ(logits, expected);
+    EXPECT_EQ(kv_bytes(model(), *steps), kv_bytes(model(), *whole));
+  }
+  ASSERT_EQ(logits.size(), expected.size());
+  for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected[i], 1e-3) << i;
 }
 
 TEST_P(Convolution, ForksInOneBatchAreAsEachAlone) {
