@@ -17,15 +17,17 @@ Attention::Attention(const Kernels& kernels, int heads, const PageShape& shape, 
     : kernels_(kernels), heads_(heads), group_(heads / shape.kv_heads), shape_(shape) {
   for (int i = 0; i < threads; ++i) {
     scores_.emplace_back(static_cast<std::size_t>(kAttendPositions * group_ * kPage));
-    whole_.push_back(make_partial());
-    page_.push_back(make_partial());
+    for (std::vector<Partial>* partials : {&whole_, &page_})
+      partials->emplace_back().fit(kAttendPositions * group_, shape_.width);
   }
 }
 
-Attention::Partial Attention::make_partial() const {
-  const auto rows = static_cast<std::size_t>(kAttendPositions * group_);
-  return {std::vector<float>(rows), std::vector<float>(rows),
-          std::vector<float>(rows * static_cast<std::size_t>(shape_.width))};
+void Attention::Partial::fit(int rows, int width) {
+  const auto count = static_cast<std::size_t>(rows);
+  if (count <= maxima.size()) return;
+  maxima.resize(count);
+  sums.resize(count);
+  outputs.resize(count * static_cast<std::size_t>(width));
 }
 
 void Attention::attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
@@ -122,15 +124,17 @@ void Attention::attend_split(const Task& task, const std::vector<RowRun>& runs, 
                                            first)];
   };
   const auto needed = static_cast<std::size_t>(count * shape_.kv_heads * pages);
-  while (split_.size() < needed) split_.push_back(make_partial());
+  if (split_.size() < needed) split_.resize(needed);
   // A page's runs one after the other: branches of one parent share it, and find it in the cache.
   pool.for_each(shape_.kv_heads * pages, [&](int unit, int thread) {
     const int page = first + unit % pages;
     for (int r = 0; r < count; ++r) {
       const RowRun& run = runs[static_cast<std::size_t>(r)];
       if (page < first_page(run, task.rule) || page > last_page(run)) continue;
+      Partial& to = part(r, unit / pages, page);
+      to.fit(run.count * group_, shape_.width);
       attend_page(task, run, unit / pages, page, scores_[static_cast<std::size_t>(thread)].data(),
-                  part(r, unit / pages, page));
+                  to);
     }
   });
   const auto join = [&](int unit, int) {

@@ -38,13 +38,13 @@ class Attention {
               const float* queries, std::size_t stride, float* out, ForkJoin& pool);
 
  private:
-  struct Partial {  // of a run and a KV head: up to kAttendPositions · group rows
+  struct Partial {  // of a run and a KV head: positions · group rows
+    void fit(int rows, int width);  // grows it
     std::vector<float> maxima;
     std::vector<float> sums;
     std::vector<float> outputs;
   };
 
-  Partial make_partial() const;
   // The layer at hand.
   struct Task {
     int layer;
