@@ -11,6 +11,20 @@ int last_page(const RowRun& run) { return run.first_pos / kPage; }
 int first_page(const RowRun& run, const AttentionRule& rule) {
   return rule.window > 0 ? std::max(0, run.first_pos - rule.window + 1) / kPage : 0;
 }
+// How many runs from runs[first] on look at the page as one run of as many rows would: branches of
+// one parent, each with one row that sees the whole page.
+int together(const std::vector<RowRun>& runs, std::size_t first, int page,
+             const AttentionRule& rule) {
+  const auto sees_all = [&](const RowRun& run) { return run.count == 1 && page < last_page(run); };
+  std::size_t end = first + 1;
+  if (rule.window > 0 || !sees_all(runs[first])) return 1;
+  const Page& shared = runs[first].sequence->page(page);
+  while (end < runs.size() && end < first + kAttendPositions && sees_all(runs[end]) &&
+         &runs[end].sequence->page(page) == &shared) {
+    ++end;
+  }
+  return static_cast<int>(end - first);
+}
 }  // namespace
 
 Attention::Attention(const Kernels& kernels, int heads, const PageShape& shape, int threads)
@@ -30,6 +44,11 @@ void Attention::Partial::fit(int rows, int width) {
   outputs.resize(count * static_cast<std::size_t>(width));
 }
 
+Attention::PartialRows Attention::Partial::from(int row, int width) {
+  return {&maxima[static_cast<std::size_t>(row)], &sums[static_cast<std::size_t>(row)],
+          &outputs[static_cast<std::size_t>(row * width)]};
+}
+
 void Attention::attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
                        const float* queries, std::size_t stride, float* out, ForkJoin& pool) {
   const Task task{layer, rule, queries, stride};
@@ -43,7 +62,7 @@ void Attention::attend(int layer, const AttentionRule& rule, const std::vector<R
 }
 
 void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, int page,
-                            float* scores, Partial& to) const {
+                            float* scores, PartialRows to) const {
   const Page& at = run.sequence->page(page);
   const int before = page * kPage;
   const AttendPage attend{
@@ -60,9 +79,9 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
           task.rule.window > 0 ? run.first_pos - task.rule.window + 1 - before : -kAttendPositions,
       .soft_cap = task.rule.soft_cap,
       .scores = scores,
-      .maxima = to.maxima.data(),
-      .sums = to.sums.data(),
-      .outputs = to.outputs.data(),
+      .maxima = to.maxima,
+      .sums = to.sums,
+      .outputs = to.outputs,
   };
   if (shape_.dtype == DType::kF32)
     kernels_.attend_f32(attend);
@@ -70,7 +89,7 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
     kernels_.attend_bf16(attend);
 }
 
-void Attention::merge(const RowRun& run, Partial& into, const Partial& page) const {
+void Attention::merge(const RowRun& run, PartialRows into, PartialRows page) const {
   for (int row = 0; row < run.count * group_; ++row) {
     const auto i = static_cast<std::size_t>(row);
     const std::size_t at = i * static_cast<std::size_t>(shape_.width);
@@ -79,7 +98,7 @@ void Attention::merge(const RowRun& run, Partial& into, const Partial& page) con
   }
 }
 
-void Attention::finish(const RowRun& run, int kv_head, const Partial& from, float* out) const {
+void Attention::finish(const RowRun& run, int kv_head, PartialRows from, float* out) const {
   const auto width = static_cast<std::size_t>(shape_.width);
   for (int p = 0; p < run.count; ++p) {
     for (int g = 0; g < group_; ++g) {
@@ -100,12 +119,14 @@ void Attention::attend_whole(const Task& task, const std::vector<RowRun>& runs, 
     const RowRun& run = runs[static_cast<std::size_t>(unit % count)];
     const int kv_head = unit / count;
     const int first = first_page(run, task.rule);
-    attend_page(task, run, kv_head, first, scores_[t].data(), whole_[t]);
+    const PartialRows whole = whole_[t].from(0, shape_.width);
+    const PartialRows part = page_[t].from(0, shape_.width);
+    attend_page(task, run, kv_head, first, scores_[t].data(), whole);
     for (int page = first + 1; page <= last_page(run); ++page) {
-      attend_page(task, run, kv_head, page, scores_[t].data(), page_[t]);
-      merge(run, whole_[t], page_[t]);
+      attend_page(task, run, kv_head, page, scores_[t].data(), part);
+      merge(run, whole, part);
     }
-    finish(run, kv_head, whole_[t], out);
+    finish(run, kv_head, whole, out);
   });
 }
 
@@ -118,35 +139,40 @@ void Attention::attend_split(const Task& task, const std::vector<RowRun>& runs, 
     last = std::max(last, last_page(run));
   }
   const int pages = last - first + 1;
-  const auto count = static_cast<int>(runs.size());
-  const auto part = [&](int run, int kv_head, int page) -> Partial& {
-    return split_[static_cast<std::size_t>((run * shape_.kv_heads + kv_head) * pages + page -
-                                           first)];
+  const auto units = static_cast<std::size_t>(shape_.kv_heads * pages);
+  const int rows = (runs.back().first_row + runs.back().count - runs[0].first_row) * group_;
+  if (split_.size() < units) split_.resize(units);
+  const auto part = [&](const RowRun& run, int kv_head, int page) {
+    return split_[static_cast<std::size_t>(kv_head * pages + page - first)].from(
+        (run.first_row - runs[0].first_row) * group_, shape_.width);
   };
-  const auto needed = static_cast<std::size_t>(count * shape_.kv_heads * pages);
-  if (split_.size() < needed) split_.resize(needed);
   // A page's runs one after the other: branches of one parent share it, and find it in the cache.
   pool.for_each(shape_.kv_heads * pages, [&](int unit, int thread) {
+    const int kv_head = unit / pages;
     const int page = first + unit % pages;
-    for (int r = 0; r < count; ++r) {
-      const RowRun& run = runs[static_cast<std::size_t>(r)];
-      if (page < first_page(run, task.rule) || page > last_page(run)) continue;
-      Partial& to = part(r, unit / pages, page);
-      to.fit(run.count * group_, shape_.width);
-      attend_page(task, run, unit / pages, page, scores_[static_cast<std::size_t>(thread)].data(),
-                  to);
+    split_[static_cast<std::size_t>(unit)].fit(rows, shape_.width);
+    for (std::size_t r = 0; r < runs.size();) {
+      RowRun run = runs[r];
+      if (page < first_page(run, task.rule) || page > last_page(run)) {
+        ++r;
+        continue;
+      }
+      const int shared = together(runs, r, page, task.rule);
+      if (shared > 1) run.count = shared;
+      attend_page(task, run, kv_head, page, scores_[static_cast<std::size_t>(thread)].data(),
+                  part(run, kv_head, page));
+      r += static_cast<std::size_t>(shared);
     }
   });
-  const auto join = [&](int unit, int) {
-    const int r = unit / shape_.kv_heads;
+  const auto count = static_cast<int>(runs.size());
+  pool.for_each(count * shape_.kv_heads, [&](int unit, int) {
+    const RowRun& run = runs[static_cast<std::size_t>(unit / shape_.kv_heads)];
     const int kv_head = unit % shape_.kv_heads;
-    const RowRun& run = runs[static_cast<std::size_t>(r)];
-    Partial& whole = part(r, kv_head, first_page(run, task.rule));
+    const PartialRows whole = part(run, kv_head, first_page(run, task.rule));
     for (int page = first_page(run, task.rule) + 1; page <= last_page(run); ++page)
-      merge(run, whole, part(r, kv_head, page));
+      merge(run, whole, part(run, kv_head, page));
     finish(run, kv_head, whole, out);
-  };
-  pool.for_each(count * shape_.kv_heads, join);
+  });
 }
 
 }  // namespace kvfs::model::cpu

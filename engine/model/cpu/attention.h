@@ -38,8 +38,14 @@ class Attention {
               const float* queries, std::size_t stride, float* out, ForkJoin& pool);
 
  private:
-  struct Partial {  // of a run and a KV head: positions · group rows
+  struct PartialRows {  // of a run and a KV head: positions · group rows
+    float* maxima;
+    float* sums;
+    float* outputs;
+  };
+  struct Partial {
     void fit(int rows, int width);  // grows it
+    PartialRows from(int row, int width);
     std::vector<float> maxima;
     std::vector<float> sums;
     std::vector<float> outputs;
@@ -53,9 +59,9 @@ class Attention {
     std::size_t stride;
   };
   void attend_page(const Task& task, const RowRun& run, int kv_head, int page, float* scores,
-                   Partial& to) const;
-  void merge(const RowRun& run, Partial& into, const Partial& page) const;
-  void finish(const RowRun& run, int kv_head, const Partial& from, float* out) const;
+                   PartialRows to) const;
+  void merge(const RowRun& run, PartialRows into, PartialRows page) const;
+  void finish(const RowRun& run, int kv_head, PartialRows from, float* out) const;
   void attend_whole(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
   void attend_split(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
 
@@ -66,7 +72,7 @@ class Attention {
   std::vector<std::vector<float>> scores_;  // by thread: [kAttendPositions, group, kPage]
   std::vector<Partial> whole_;              // by thread
   std::vector<Partial> page_;               // by thread
-  std::vector<Partial> split_;              // by unit
+  std::vector<Partial> split_;              // by KV head and page: of all the step's rows
 };
 
 }  // namespace kvfs::model::cpu

@@ -88,7 +88,8 @@ struct QuantizedProducts {
     }
   }
 
-  // Few rows come as fast as memory gives the weights: asks for a block of each group ahead of time.
+  // Few rows come as fast as memory gives the weights: asks for a block of each group ahead of
+  // time.
   template <Packing P, int Groups>
   static void fetch(const std::uint8_t* w, std::size_t group) {
 #pragma GCC unroll 4
@@ -213,31 +214,37 @@ struct QuantizedProducts {
   // ---- both
 
   // What the int8 leave out, in the order of columns for each row. Rows often share a column.
-  template <Packing P>
-  static void add_outliers(Tile& tile, const std::uint8_t* w, int group) {
+  template <Packing P, int Groups>
+  static void add_outliers(Tile& tile, const std::uint8_t* w, std::size_t group) {
     const std::int32_t* list = tile.x.outlier_starts + tile.first / kRowBlock;
-    F weights = V::zero();
+    F weights[Groups] = {};
     int column = -1;
     for (const Outlier* o = tile.x.outliers + list[0]; o != tile.x.outliers + list[1]; ++o) {
       if (o->column != column) {
         column = o->column;
         const std::uint8_t* block = w + kBlockBytes<P> * static_cast<std::size_t>(column / kBlock);
-        const F d = block_d<P>(block);
-        if constexpr (P == Packing::kQ8_0)
-          weights = V::mul(V::octet_column(block, column % kBlock), d);
-        else
-          weights = V::fma(V::nibble_column(block, column % kBlock), d, block_m<P>(block, d));
+#pragma GCC unroll 4
+        for (int g = 0; g < Groups; ++g, block += group) {
+          const F d = block_d<P>(block);
+          if constexpr (P == Packing::kQ8_0)
+            weights[g] = V::mul(V::octet_column(block, column % kBlock), d);
+          else
+            weights[g] = V::fma(V::nibble_column(block, column % kBlock), d, block_m<P>(block, d));
+        }
       }
-      float* to = tile.of(o->row) + group * kGroup;
-      V::store(to, V::fma(weights, V::all(o->value), V::load(to)));
+      const F value = V::all(o->value);
+      float* to = tile.of(o->row);
+#pragma GCC unroll 4
+      for (int g = 0; g < Groups; ++g, to += kGroup) {
+        V::store(to, V::fma(weights[g], value, V::load(to)));
+      }
     }
   }
 
   template <Packing P, int Groups>
   static void finish(Tile& tile, const std::uint8_t* w, std::size_t group, float* y,
                      const Output& out) {
-    for (int g = 0; g < Groups; ++g)
-      add_outliers<P>(tile, w + static_cast<std::size_t>(g) * group, g);
+    add_outliers<P, Groups>(tile, w, group);
     for (int row = tile.first; row < tile.last; ++row) {
       float* at = y + static_cast<std::size_t>(row) * out.stride;
       for (int g = 0; g < Groups; ++g, at += kGroup) {

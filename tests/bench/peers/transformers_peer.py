@@ -28,9 +28,10 @@ class Transformers:
         # Threads that wait for work must not take the core of who is measured meanwhile.
         env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0",
                "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.log = folder / "transformers.log"
         self.child = subprocess.Popen([python, __file__, str(model), str(threads), str(folder)],
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      stderr=open(folder / "transformers.log", "w"), env=env)
+                                      stderr=open(self.log, "w"), env=env)
         self.facts = self.ask({"ids": ids, "question": question})
 
     def __enter__(self):
@@ -43,7 +44,7 @@ class Transformers:
     def ask(self, words):
         print(json.dumps(words), file=self.child.stdin, flush=True)
         line = self.child.stdout.readline()
-        assert line, "transformers ended: see its log"
+        assert line, "transformers ended: " + self.log.read_text()[-2000:]
         return json.loads(line)
 
     def version(self):
@@ -95,8 +96,9 @@ class Model:
     def measure(self):
         prefill, (token, cache) = timed(lambda: self.read(self.ids))
         figures = {"prefill": self.ids.shape[1] / prefill}
-        figures["decode"] = self.decode(token, cache, 24)
-        cache.crop(self.ids.shape[1])
+        steps = 24
+        figures["decode"] = self.decode(token, cache, steps)
+        cache.crop(-steps)
         cache.batch_repeat_interleave(8)
         figures["branches"] = self.decode(token.repeat(8, 1), cache, 6)
         del cache

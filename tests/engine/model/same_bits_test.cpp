@@ -67,6 +67,27 @@ TEST_F(SameBits, ABatchOfFourEqualsABatchOfOne) {
     EXPECT_EQ(kv_bytes(model(), *alone[i]), kv_bytes(model(), *together[i]));
 }
 
+// Branches look at their parent's pages as one run of rows, at most eight at once; a stranger
+// between them, and what each has read since, must not matter.
+TEST_F(SameBits, ElevenBranchesBesideStrangersGiveWhatEachGivesAlone) {
+  const auto parent = model().new_sequence();
+  read(model(), *parent, tokens(520));
+  std::vector<std::unique_ptr<Sequence>> alone;
+  std::vector<std::unique_ptr<Sequence>> together;
+  for (std::uint32_t i = 0; i < 13; ++i) {
+    alone.push_back(i == 4 || i == 9 ? model().new_sequence() : model().fork(*parent));
+    read(model(), *alone.back(), tokens(i == 4 ? 300 : i + 1, i + 1));
+    together.push_back(model().fork(*alone.back()));
+  }
+  std::vector<Logits> logits(together.size(), room(model()));
+  std::vector<DecodeItem> items;
+  for (std::size_t i = 0; i < together.size(); ++i)
+    items.push_back({together[i].get(), static_cast<TokenId>(500 + i), logits[i]});
+  ASSERT_TRUE(model().decode(items));
+  for (std::size_t i = 0; i < together.size(); ++i)
+    EXPECT_EQ(generate(model(), *alone[i], static_cast<TokenId>(500 + i)), logits[i]) << i;
+}
+
 TEST_F(SameBits, AForkContinuesAsTheOriginalAndLeavesItAlone) {
   const auto original = model().new_sequence();
   read(model(), *original, tokens(100));
