@@ -1,7 +1,8 @@
 // The model interface: what the scheduler, and nobody else, drives. Plain data, no libtorch.
 //
 // One engine thread owns a Model and all its Sequences; no method may be called from another thread
-// (but for info(), which is immutable). Failure of the device is a Result, never an exception.
+// (but for info(), which is immutable, and kv_in where kv_room says so). Failure of the device is a
+// Result, never an exception.
 //
 // "Same history, same bits": the KV of a token and the logits after it depend on (KV bits before it,
 // token, position, path) alone — not on the batch, the pages, how a prompt was cut, or the threads —
@@ -96,6 +97,13 @@ class Model {
   // cannot attend to.
   virtual Status kv_in(Sequence& sequence, const KvPiece& piece) = 0;
   virtual Status set_next_pos(Sequence& sequence, Position next_pos) = 0;
+  // Makes room for KV before position end, ahead of kv_in. True: until set_next_pos, any threads may
+  // call kv_in on this sequence at once, each piece of another layer, head or block, in any order,
+  // while the engine thread goes on with other sequences. kTooLarge.
+  virtual Result<bool> kv_room(Sequence& sequence, Position end) {
+    (void)sequence, (void)end;
+    return false;
+  }
 
   // Bytes of KV pages in use on the device and the budget they must stay within.
   virtual std::uint64_t kv_bytes_used() const = 0;

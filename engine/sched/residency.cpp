@@ -28,7 +28,14 @@ Result<Residency::Restore> Residency::begin(const History& history) {
   }
   Restore restore;
   restore.sequence = model_.new_sequence();
-  restore.reader = std::make_unique<KvReader>(store_, blocks, wake_);
+  model::Sequence& sequence = *restore.sequence;
+  KVFS_ASSIGN(const bool from_any_thread,
+              with_room([&] { return model_.kv_room(sequence, history.version.next_pos); }));
+  KvReader::Put put;
+  if (from_any_thread) {
+    put = [this, &sequence](const KvPiece& piece) { return model_.kv_in(sequence, piece); };
+  }
+  restore.reader = std::make_unique<KvReader>(store_, blocks, wake_, std::move(put));
   restore.next_pos = history.version.next_pos;
   restore.tokens = history.version.n_tokens;
   return restore;

@@ -129,6 +129,10 @@ class CpuModel final : public Model {
   Status kv_in(Sequence& sequence, const KvPiece& piece) override {
     return static_cast<PagedSequence&>(sequence).put_in(pool_, piece);
   }
+  Result<bool> kv_room(Sequence& sequence, Position end) override {
+    KVFS_TRY(static_cast<PagedSequence&>(sequence).make_room(pool_, end));
+    return true;
+  }
   Status set_next_pos(Sequence& sequence, Position next_pos) override {
     return static_cast<PagedSequence&>(sequence).set_next_pos(pool_.shape(), next_pos);
   }

@@ -222,6 +222,19 @@ std::unique_ptr<PagedSequence> PagedSequence::fork() const {
   return copy;
 }
 
+Status PagedSequence::make_room(PagePool& pool, Position end) {
+  const auto pages = static_cast<std::size_t>((end + kPage - 1) / kPage);
+  const auto sides = pool.shape().layers.size() * static_cast<std::size_t>(pool.shape().kv_heads);
+  if (filled_.size() < pages) filled_.resize(pages);
+  for (auto index = static_cast<std::size_t>(next_pos_ / kPage); index < pages; ++index) {
+    KVFS_TRY(make_own(pool, index));
+    filled_[index].resize(sides, 0);
+    const int count = std::min(kPage, end - static_cast<Position>(index) * kPage);
+    pages_[index]->set_reached(std::max(pages_[index]->reached(), count));
+  }
+  return {};
+}
+
 Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
   const PageShape& s = pool.shape();
   const std::string what = "KV of layer " + std::to_string(piece.layer);
@@ -229,14 +242,13 @@ Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
   const auto index = static_cast<std::size_t>(piece.positions[0] / kPage);
   if (index > pages_.size())
     return fail(ErrorCode::kInvalid, what, "blocks must come in ascending order");
-  KVFS_TRY(make_own(pool, index));
+  const int end = piece.positions.back() % kPage + 1;
+  const bool has_room = index < pages_.size() && pages_[index].use_count() == 1 &&
+                        index < filled_.size() && !filled_[index].empty();
+  if (!has_room) KVFS_TRY(make_room(pool, piece.positions.back() + 1));
 
   Page& page = *pages_[index];
-  if (filled_.size() <= index) filled_.resize(index + 1);
-  std::vector<std::int16_t>& filled = filled_[index];
-  filled.resize(s.layers.size() * static_cast<std::size_t>(s.kv_heads), 0);
-  const auto of_layer = filled.begin() + piece.layer * s.kv_heads;
-  const int end = piece.positions.back() % kPage + 1;
+  const auto of_layer = filled_[index].begin() + piece.layer * s.kv_heads;
   const std::size_t count = piece.positions.size();
   if (s.convolves(piece.layer)) {
     const std::size_t row = s.row_bytes(piece.layer);
@@ -244,7 +256,6 @@ Status PagedSequence::put_in(PagePool& pool, const KvPiece& piece) {
       std::memcpy(page.input(piece.layer, piece.positions[i] % kPage), &piece.key[i * row], row);
     }
     std::fill_n(of_layer, s.kv_heads, static_cast<std::int16_t>(end));
-    page.set_reached(std::max(page.reached(), end));
   } else {
     const std::size_t side = piece.key.size() / piece.head_count;
     for (std::size_t h = 0; h < piece.head_count; ++h) {

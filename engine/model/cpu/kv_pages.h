@@ -130,6 +130,9 @@ class PagedSequence final : public Sequence {
   bool can_go_back(const PageShape& shape, Position end) const;
   std::unique_ptr<PagedSequence> fork() const;
 
+  // Pages of its own up to position end. Pieces before it may then be put in by several threads at
+  // once.
+  Status make_room(PagePool& pool, Position end);
   Status put_in(PagePool& pool, const KvPiece& piece);
   Status set_next_pos(const PageShape& shape, Position next_pos);
 

@@ -1,5 +1,7 @@
 // Same history, same bits: on the real model, in the fast mode.
+#include <atomic>
 #include <numeric>
+#include <thread>
 
 #include "tests/engine/model/model_fixture.h"
 
@@ -107,6 +109,29 @@ TEST_F(SameBits, WhatKvOutGaveContinuesAsIfNeverGone) {
   const auto restored = model().new_sequence();
   for (const KvPiece& piece : all_kv(model(), *original))
     ASSERT_TRUE(model().kv_in(*restored, piece));
+  ASSERT_TRUE(model().set_next_pos(*restored, 300));
+  EXPECT_EQ(kv_bytes(model(), *restored), kv_bytes(model(), *original));
+  EXPECT_EQ(generate(model(), *restored, 11), generate(model(), *original, 11));
+}
+
+TEST_F(SameBits, ThreadsThatPutKvInBackwardsChangeNothing) {
+  const auto original = model().new_sequence();
+  read(model(), *original, tokens(300));
+  const std::vector<KvPiece> pieces = all_kv(model(), *original);
+  const auto restored = model().new_sequence();
+  const auto room = model().kv_room(*restored, 300);
+  ASSERT_TRUE(room && *room);
+  std::atomic<std::size_t> next = pieces.size();
+  std::atomic<int> failed = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      for (std::size_t left; (left = next--) > 0 && left <= pieces.size();)
+        failed += model().kv_in(*restored, pieces[left - 1]) ? 0 : 1;
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(failed, 0);
   ASSERT_TRUE(model().set_next_pos(*restored, 300));
   EXPECT_EQ(kv_bytes(model(), *restored), kv_bytes(model(), *original));
   EXPECT_EQ(generate(model(), *restored, 11), generate(model(), *original, 11));
