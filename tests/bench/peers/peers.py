@@ -113,6 +113,8 @@ def main():
     parser.add_argument("--prepare", action="store_true", help="build and install the peers, no more")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without", action="append", default=[], choices=["transformers"],
+                        help="leave this peer out")
     parser.add_argument("--json", metavar="FILE", help="write every round's figures there")
     options = parser.parse_args()
     if options.prepare:
@@ -123,23 +125,26 @@ def main():
         text, ids = llama.cut(DOCUMENT, CONTEXT)
         question = llama.tokenize(QUESTION)
         assert len(question) == 10, f"the question has {len(question)} tokens"
-        transformers = stack.enter_context(
-            Transformers(MODEL, options.threads, folder, ids, question))
         kvfs = stack.enter_context(Kvfs(MODEL, options.threads, text, QUESTION))
         llama.save(ids, question)
-        runs = {"llama.cpp": llama.measure,
-                "transformers bf16": lambda: transformers.measure("bfloat16"),
-                "transformers fp32": lambda: transformers.measure("float32"),
-                "kvfs": kvfs.measure}
+        runs = {"llama.cpp": llama.measure}
+        versions = [llama.version()]
+        if "transformers" not in options.without:
+            transformers = stack.enter_context(
+                Transformers(MODEL, options.threads, folder, ids, question))
+            runs["transformers bf16"] = lambda: transformers.measure("bfloat16")
+            runs["transformers fp32"] = lambda: transformers.measure("float32")
+            versions.append(transformers.version())
+        runs["kvfs"] = kvfs.measure
         figures = {name: Figures() for name in runs}
         for turn in range(options.rounds):
             order = list(runs)
             for name in order[turn % len(order):] + order[:turn % len(order)]:
                 figures[name].rounds.append(runs[name]())
                 print(f"round {turn + 1}, {name}: {figures[name].rounds[-1]}", file=sys.stderr)
-        versions = [llama.version(), transformers.version(), "kvfs " + subprocess.run(
+        versions.append("kvfs " + subprocess.run(
             ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True,
-            text=True).stdout.strip()]
+            text=True).stdout.strip())
     free = [100 * share for share in figures["kvfs"].values("free")]
     print(f"{datetime.date.today()}, {cpu_name()}, {os.cpu_count()} cores, {options.threads} threads, "
           f"{MODEL.name}, {options.rounds} rounds; {'; '.join(versions)}. "
