@@ -197,12 +197,16 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
   const std::uint64_t budget =
       options.kv_budget > 0 ? options.kv_budget : std::max(rest, shape.page_bytes());
 
-  const int threads = options.threads > 0 ? options.threads : physical_cores();
+  const int cores = physical_cores();
+  const int threads = options.threads > 0 ? options.threads : cores;
+  const bool pinned = threads > 1 && threads <= cores;  // more threads than cores must share
+  if (pinned) keep_to_physical_cores();
   ModelInfo info = card.info;
   info.device = "cpu (" + std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") +
                 kernels.name + ")";
-  auto loaded = std::make_unique<CpuModel>(std::move(files), std::move(model), std::move(info),
-                                           shape, budget, std::make_unique<ForkJoin>(threads));
+  auto loaded = std::make_unique<CpuModel>(
+      std::move(files), std::move(model), std::move(info), shape, budget,
+      std::make_unique<ForkJoin>(threads, pinned ? keep_to_physical_cores : nullptr));
   KVFS_TRY(loaded->load(options.compute, kernels, options.progress));
   return loaded;
 }

@@ -28,8 +28,13 @@ void wait_while(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-ForkJoin::ForkJoin(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+ForkJoin::ForkJoin(int threads, void (*begin)()) {
+  for (int i = 1; i < threads; ++i) {
+    workers_.emplace_back([this, i, begin] {
+      if (begin != nullptr) begin();
+      serve(i);
+    });
+  }
 }
 
 ForkJoin::~ForkJoin() {

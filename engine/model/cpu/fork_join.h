@@ -18,7 +18,8 @@ namespace kvfs::model::cpu {
 
 class ForkJoin {
  public:
-  explicit ForkJoin(int threads);  // the owner included, at least 1
+  // threads: the owner included, at least 1. begin is called by each of the others first.
+  explicit ForkJoin(int threads, void (*begin)() = nullptr);
   ~ForkJoin();
   ForkJoin(const ForkJoin&) = delete;
   ForkJoin& operator=(const ForkJoin&) = delete;

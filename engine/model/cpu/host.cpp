@@ -36,6 +36,22 @@ std::uint64_t meminfo(const std::string& key) {  // bytes
   return 0;
 }
 
+std::vector<int> allowed_cpus() {
+  std::vector<int> cpus;
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+std::string siblings_of(int cpu) {
+  return first_line("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
+                    "/topology/thread_siblings_list");
+}
+
 // Whole cores that the control group's quota allows.
 int quota_cores() {
   std::istringstream line(first_line("/sys/fs/cgroup/cpu.max"));
@@ -47,19 +63,30 @@ int quota_cores() {
 
 }  // namespace
 
-int physical_cores() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
+std::vector<int> first_of_each_core(const std::vector<int>& cpus,
+                                    const std::function<std::string(int cpu)>& siblings) {
   std::set<std::string> cores;  // by the list of threads that share one
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    const std::string name = std::to_string(cpu);
-    std::string siblings =
-        first_line("/sys/devices/system/cpu/cpu" + name + "/topology/thread_siblings_list");
-    cores.insert(siblings.empty() ? name : siblings);
+  std::vector<int> first;
+  for (const int cpu : cpus) {
+    const std::string list = siblings(cpu);
+    if (cores.insert(list.empty() ? std::to_string(cpu) : list).second) first.push_back(cpu);
   }
-  return std::max(1, std::min(static_cast<int>(cores.size()), quota_cores()));
+  return first;
+}
+
+int physical_cores() {
+  const auto cores = static_cast<int>(first_of_each_core(allowed_cpus(), siblings_of).size());
+  return std::max(1, std::min(cores, quota_cores()));
+}
+
+void keep_to_physical_cores() {
+  const std::vector<int> allowed = allowed_cpus();
+  const std::vector<int> cores = first_of_each_core(allowed, siblings_of);
+  if (cores.empty() || cores.size() == allowed.size()) return;
+  cpu_set_t wanted;
+  CPU_ZERO(&wanted);
+  for (const int cpu : cores) CPU_SET(cpu, &wanted);
+  sched_setaffinity(0, sizeof wanted, &wanted);  // refused: it runs where it ran
 }
 
 std::uint64_t memory_total() {
