@@ -105,12 +105,11 @@ BlockSummary summarize(const BlockRecord& block) {
   BlockSummary summary{.index = block.index,
                        .token_count = static_cast<std::uint32_t>(block.tokens.size()),
                        .text_bytes = static_cast<std::uint32_t>(block.text.size()),
+                       .kv_bytes = decoded_bytes(block),
                        .digest = block.digest};
   bool same = true;
   for (const Segment& segment : block.segments) {
     summary.heads += segment.head_count;
-    summary.kv_bytes += segment.key_shape.byte_size() * segment.key_chunks.size() +
-                        segment.value_shape.byte_size() * segment.value_chunks.size();
     same &= segment.positions == block.segments.front().positions;
   }
   if (same && !block.segments.empty()) {
@@ -142,6 +141,15 @@ BlockSummary take_summary(ByteReader& in) {
 }
 
 }  // namespace
+
+std::uint64_t decoded_bytes(const BlockRecord& block) {
+  std::uint64_t bytes = 0;
+  for (const Segment& segment : block.segments) {
+    bytes += segment.key_shape.byte_size() * segment.key_chunks.size() +
+             segment.value_shape.byte_size() * segment.value_chunks.size();
+  }
+  return bytes;
+}
 
 Bytes encode(const BlockRecord& block) {
   ByteWriter out;

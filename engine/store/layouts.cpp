@@ -10,7 +10,7 @@ namespace {
 constexpr std::uint8_t kChunkLayout = 1;
 constexpr std::uint8_t kVersionLayout = 2;  // 1: all layers are full
 constexpr std::uint8_t kStateLayout = 1;
-constexpr std::uint8_t kJobLayout = 1;
+constexpr std::uint8_t kJobLayout = 2;  // 1: without what became of the base, and without times
 constexpr std::uint8_t kFileLayout = 1;
 
 void put_params(ByteWriter& out, const std::map<std::string, std::string>& params) {
@@ -47,6 +47,22 @@ void take_extents(ByteReader& in, VersionRecord& version) {
       extent.lengths.push_back(in.number<std::uint32_t>());
     }
   }
+}
+
+void put_times(ByteWriter& out, const JobTimes& times) {
+  for (const std::uint32_t part : {times.queued, times.restore, times.recompute, times.known,
+                                   times.read, times.generate, times.save}) {
+    out.number(part);
+  }
+}
+
+JobTimes take_times(ByteReader& in) {
+  JobTimes times;
+  for (std::uint32_t* part : {&times.queued, &times.restore, &times.recompute, &times.known,
+                              &times.read, &times.generate, &times.save}) {
+    *part = in.number<std::uint32_t>();
+  }
+  return times;
 }
 
 }  // namespace
@@ -198,6 +214,9 @@ Bytes encode(const JobRecord& job) {
   out.number(job.known_tokens);
   out.number(job.restored_tokens);
   out.number(job.milliseconds);
+  out.number(job.prefilled_tokens);
+  out.number(job.recomputed_tokens);
+  put_times(out, job.times);
   out.text(job.finish);
   out.text(job.error);
   return out.take();
@@ -206,6 +225,7 @@ Bytes encode(const JobRecord& job) {
 Result<JobRecord> decode_job(ByteSpan bytes, const std::string& what) {
   ByteReader in(bytes);
   KVFS_TRY(check_layout(in, kJobLayout, what));
+  const bool has_times = bytes.front() >= 2;
   JobRecord job;
   job.state = in.id<StateId>();
   job.name = in.text();
@@ -222,6 +242,13 @@ Result<JobRecord> decode_job(ByteSpan bytes, const std::string& what) {
   job.known_tokens = in.number<std::uint32_t>();
   job.restored_tokens = in.number<std::uint32_t>();
   job.milliseconds = in.number<std::uint32_t>();
+  if (has_times) {
+    job.prefilled_tokens = in.number<std::uint32_t>();
+    job.recomputed_tokens = in.number<std::uint32_t>();
+    job.times = take_times(in);
+  } else {
+    job.prefilled_tokens = job.prompt_tokens - std::min(job.known_tokens, job.prompt_tokens);
+  }
   job.finish = in.text();
   job.error = in.text();
   return finish(in, std::move(job), what);

@@ -49,6 +49,8 @@ struct BlockRecord {
   ContentDigest digest;            // over tokens and heads' digests, see digests.h
 };
 
+std::uint64_t decoded_bytes(const BlockRecord& block);  // of its KV
+
 // What stands at the front of a block's record, to be had without reading the rest.
 struct BlockSummary {
   std::int32_t index = 0;
@@ -122,6 +124,18 @@ enum class JobStatus : std::uint8_t {
 std::string_view name_of(JobKind kind);      // "feed", …
 std::string_view name_of(JobStatus status);  // "queued", …
 
+// Milliseconds of a job, by what it spent them on.
+struct JobTimes {
+  std::uint32_t queued = 0;     // from its submission until the engine took it
+  std::uint32_t restore = 0;    // its base came from the store
+  std::uint32_t recompute = 0;  // its base was read again
+  std::uint32_t known = 0;      // what was found by prefix came from the store
+  std::uint32_t read = 0;
+  std::uint32_t generate = 0;
+  std::uint32_t save = 0;  // its blocks went to the store; without the last transaction
+  bool operator==(const JobTimes&) const = default;
+};
+
 struct JobRecord {
   StateId state;
   std::string name;  // the spooled file's, or "step-17"
@@ -135,11 +149,14 @@ struct JobRecord {
   std::int64_t finished_ns = 0;
   std::uint32_t prompt_tokens = 0;
   std::uint32_t generated_tokens = 0;
-  std::uint32_t known_tokens = 0;  // found by prefix
-  std::uint32_t restored_tokens = 0;
-  std::uint32_t milliseconds = 0;  // of running
-  std::string finish;              // "stop", "length", "canceled"
-  std::string error;               // "what: why; what to do"
+  std::uint32_t known_tokens = 0;       // of the prompt: found by prefix
+  std::uint32_t prefilled_tokens = 0;   // of the prompt: read
+  std::uint32_t restored_tokens = 0;    // of the base: from the store; the rest was on the device
+  std::uint32_t recomputed_tokens = 0;  // of the base: read again, since that was sooner
+  std::uint32_t milliseconds = 0;       // of running
+  JobTimes times;
+  std::string finish;  // "stop", "length", "canceled"
+  std::string error;   // "what: why; what to do"
 };
 
 // On disk: never renumber.

@@ -61,6 +61,13 @@ VersionRecord a_version() {
           .root = filled<ContentDigest>(0xc2)};
 }
 
+Bytes bytes_of(const std::string& hex) {
+  Bytes bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2)
+    bytes.push_back(static_cast<std::uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
+
 StateRecord a_state() {
   return {.parent = {1},
           .name = "s",
@@ -88,8 +95,11 @@ JobRecord a_job() {
           .prompt_tokens = 6,
           .generated_tokens = 7,
           .known_tokens = 8,
+          .prefilled_tokens = 11,
           .restored_tokens = 9,
+          .recomputed_tokens = 12,
           .milliseconds = 10,
+          .times = {13, 14, 15, 16, 17, 18, 19},
           .finish = "stop",
           .error = "e"};
 }
@@ -125,15 +135,12 @@ TEST(Layouts, GoldenBytesOfAVersion) {
             "0000c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2");
 }
 TEST(Layouts, AVersionOfTheFirstLayoutHasFullLayers) {
-  const std::string golden =
-      "0102000000010000006dc1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1010000006b010003020000007b7d"
-      "03000000000000000900000001000200040008000103000000020000000200000011000000000000"
-      "0012000000000000000600000000000000f000000000000000c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2"
-      "c2";
-  Bytes bytes;
-  for (std::size_t i = 0; i < golden.size(); i += 2)
-    bytes.push_back(static_cast<std::uint8_t>(std::stoi(golden.substr(i, 2), nullptr, 16)));
-  const auto version = decode_version(bytes, "it");
+  const auto version = decode_version(
+      bytes_of("0102000000010000006dc1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1010000006b010003020000007b7d"
+               "03000000000000000900000001000200040008000103000000020000000200000011000000000000"
+               "0012000000000000000600000000000000f000000000000000c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2"
+               "c2"),
+      "it");
   ASSERT_TRUE(version) << version.error().message();
   EXPECT_EQ(version->layers, (std::vector<LayerShape>{{2, 4, 8}}));
   EXPECT_EQ(version->kv_bytes, 240U);
@@ -145,9 +152,24 @@ TEST(Layouts, GoldenBytesOfAState) {
 }
 TEST(Layouts, GoldenBytesOfAJob) {
   EXPECT_EQ(hex(encode(a_job())),
-            "01010000000000000001000000710203010000007001000000010000006101000000620200000000"
+            "02010000000000000001000000710203010000007001000000010000006101000000620200000000"
             "00000003000000000000000400000000000000050000000000000006000000070000000800000009"
-            "0000000a0000000400000073746f700100000065");
+            "0000000a0000000b0000000c0000000d0000000e0000000f00000010000000110000001200000013"
+            "0000000400000073746f700100000065");
+}
+TEST(Layouts, AJobOfTheFirstLayoutHasReadWhatWasNotKnown) {
+  const auto job = decode_job(
+      bytes_of("01010000000000000001000000710203010000007001000000010000006101000000620200000000"
+               "00000003000000000000000400000000000000050000000000000006000000070000000200000009"
+               "0000000a0000000400000073746f700100000065"),
+      "it");
+  ASSERT_TRUE(job) << job.error().message();
+  EXPECT_EQ(job->prefilled_tokens, 4U);
+  EXPECT_EQ(job->restored_tokens, 9U);
+  EXPECT_EQ(job->recomputed_tokens, 0U);
+  EXPECT_EQ(job->milliseconds, 10U);
+  EXPECT_EQ(job->times, JobTimes{});
+  EXPECT_EQ(job->finish, "stop");
 }
 TEST(Layouts, GoldenBytesOfAFile) {
   EXPECT_EQ(hex(encode(a_file())),
