@@ -65,6 +65,12 @@ json::object token_json(const text::Tokenizer& tokenizer, const model::TokenLogp
           {"logprob", std::max(token.logprob, kLeastLogprob)}};
 }
 
+json::object times_json(const store::JobTimes& times) {
+  return {{"queued", times.queued}, {"restore", times.restore}, {"recompute", times.recompute},
+          {"known", times.known},   {"read", times.read},       {"generate", times.generate},
+          {"save", times.save}};
+}
+
 }  // namespace
 
 json::object logprobs_json(const text::Tokenizer& tokenizer,
@@ -88,7 +94,10 @@ json::object job_json(const sched::JobView& job) {
                    {"prompt_tokens", record.prompt_tokens},
                    {"generated_tokens", record.generated_tokens},
                    {"known_tokens", record.known_tokens},
+                   {"prefilled_tokens", record.prefilled_tokens},
                    {"restored_tokens", record.restored_tokens},
+                   {"recomputed_tokens", record.recomputed_tokens},
+                   {"milliseconds", times_json(record.times)},
                    {"seed", record.seed},
                    {"seconds", static_cast<double>(record.milliseconds) / 1000.0},
                    {"line", sched::status_line(job)}};

@@ -9,8 +9,10 @@
 
 namespace kvfs::daemon::http {
 
-// {"name","kind","status","prompt_tokens","generated_tokens","known_tokens","restored_tokens",
-//  "seed","seconds","tokens_per_second"?,"finish"?,"error"?,"line"}
+// {"name","kind","status","prompt_tokens","generated_tokens","known_tokens","prefilled_tokens",
+//  "restored_tokens","recomputed_tokens","milliseconds":{"queued","restore","recompute","known",
+//  "read","generate","save"},"seed","seconds","tokens_per_second"?,"finish"?,"error"?,"line"}: as
+// store::JobRecord and JobTimes say.
 boost::json::object job_json(const sched::JobView& job);
 
 // As OpenAI's chat API has it, and each token's id: {"content":[{"id","token","bytes","logprob",

@@ -182,6 +182,9 @@ void Committer::finish(End& end) {
     fail_record(end.record, error);
   };
   end.record.finished_ns = now_ns();
+  end.record.times.save += static_cast<std::uint32_t>(
+      std::chrono::round<std::chrono::milliseconds>(std::chrono::steady_clock::now() - end.since)
+          .count());
   if (stored.error && end.version) refuse(*stored.error);
   const auto dropped = table_.surplus(end.record.state);
   VersionId version;

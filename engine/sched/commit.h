@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -43,6 +44,7 @@ class Committer {
     std::optional<Error> error;                   // the reply's
     std::optional<store::VersionRecord> version;  // blocks: the base's that stay; the job's follow
     std::function<void()> done;                   // when all is said; may be empty
+    std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
   };
   // Both are called on the commit thread. settled: blocks may have room again, or a job has ended;
   // then version is the one that came of it.

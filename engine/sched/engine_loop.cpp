@@ -30,7 +30,8 @@ EngineLoop::EngineLoop(Parts parts, const SchedulerOptions& options)
     : parts_(parts),
       options_(options),
       models_(options.load ? options.load : LoadModel(model::load_model),
-              load_options(parts.catalog, options), parts.store, [this] { wake(); }) {}
+              load_options(parts.catalog, options), options.rates, parts.store,
+              [this] { wake(); }) {}
 
 // --- the thread
 // -------------------------------------------------------------------------------------
@@ -75,6 +76,8 @@ Counters EngineLoop::counters() const {
   out.decoded_tokens = decoded_;
   out.restored_tokens = restored_;
   out.prefix_hit_tokens = prefix_hits_;
+  out.prefill_tokens_per_second = read_rate_;
+  out.restore_bytes_per_second = restore_rate_;
   return out;
 }
 
@@ -112,8 +115,17 @@ bool EngineLoop::round() {
   progress |= read_one();
   for (const auto& on : models_.all()) progress |= decode(*on);
   progress |= hand_over();
-  for (const auto& job : jobs_) job->publish();
+  publish();
   return progress;
+}
+
+void EngineLoop::publish() {
+  for (const auto& job : jobs_) job->publish();
+  for (const auto& on : models_.all()) on->residency.skip_time();
+  if (models_.all().empty()) return;
+  const Planner& planner = models_.all().front()->planner;
+  read_rate_ = planner.tokens_per_second();
+  restore_rate_ = planner.bytes_per_second();
 }
 
 Deadline EngineLoop::transfer_deadline() const {

@@ -62,6 +62,8 @@ class EngineLoop {
   bool bring_in(Deadline deadline);
   Result<bool> bring_in(RunningJob& job, Deadline deadline);
   bool read_one();
+  bool read_one(JobTable::Lane lane);
+  bool read_again();
   Status read_slice(RunningJob& job);
   bool recompute_last();
   Status recompute_last(RunningJob& job);
@@ -72,6 +74,7 @@ class EngineLoop {
   void end_unstarted(const JobTable::Handed& handed, const Error& error);
   void fail_job(RunningJob& job, const Error& error);
   Deadline transfer_deadline() const;
+  void publish();
 
   Parts parts_;
   const SchedulerOptions options_;
@@ -84,6 +87,7 @@ class EngineLoop {
   std::size_t turn_ = 0;
 
   std::atomic<std::uint64_t> prefilled_{0}, decoded_{0}, restored_{0}, prefix_hits_{0};
+  std::atomic<double> read_rate_{0}, restore_rate_{0};
 
   std::mutex mutex_;  // guards everything down to thread_
   std::condition_variable changed_;

@@ -1,5 +1,6 @@
 // What one round of the engine thread does on the device: KV in and out, slices, decode steps.
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "engine/sched/engine_loop.h"
@@ -33,6 +34,7 @@ Result<bool> EngineLoop::bring_in(RunningJob& job, Deadline deadline) {
   bool moved = false;
   if (job.stage() == Stage::kRestoring) {
     KVFS_ASSIGN(auto sequence, residency.fork(job.base()));
+    job.waits(residency.reads(job.base().history->id));
     if (!sequence) return false;
     job.start(std::move(sequence));
     moved = true;
@@ -79,17 +81,34 @@ Result<bool> EngineLoop::hand_over(RunningJob& job) {
 // --- compute
 // ----------------------------------------------------------------------------------------
 
-// One slice for the job that has waited longest; answers and feeds take turns.
+// One slice for who has waited longest; answers, feeds and bases that are read again take turns.
 bool EngineLoop::read_one() {
-  for (const std::size_t lane : {turn_ % 2, (turn_ + 1) % 2}) {
-    const auto it = std::ranges::find_if(jobs_, [&](const auto& job) {
-      return job->stage() == Stage::kReading && static_cast<std::size_t>(job->lane()) == lane;
-    });
-    if (it == jobs_.end()) continue;
-    RunningJob& job = **it;
-    jobs_.splice(jobs_.end(), jobs_, it);
-    ++turn_;
-    if (const auto read = read_slice(job); !read) fail_job(job, read.error());
+  constexpr std::size_t kTurns = 3;
+  for (std::size_t i = 0; i < kTurns; ++i) {
+    const std::size_t turn = (turn_ + i) % kTurns;
+    if (turn == 2 ? read_again() : read_one(static_cast<JobTable::Lane>(turn))) {
+      ++turn_;
+      return true;
+    }
+  }
+  return false;
+}
+
+bool EngineLoop::read_one(JobTable::Lane lane) {
+  const auto it = std::ranges::find_if(jobs_, [&](const auto& job) {
+    return job->stage() == Stage::kReading && job->lane() == lane;
+  });
+  if (it == jobs_.end()) return false;
+  RunningJob& job = **it;
+  jobs_.splice(jobs_.end(), jobs_, it);
+  if (const auto read = read_slice(job); !read) fail_job(job, read.error());
+  return true;
+}
+
+bool EngineLoop::read_again() {
+  for (const auto& on : models_.all()) {
+    if (!on->residency.read_slice()) continue;
+    prefilled_ += on->residency.take_recomputed_tokens();
     return true;
   }
   return false;
@@ -99,10 +118,13 @@ Status EngineLoop::read_slice(RunningJob& job) {
   auto& model = *job.on().model;
   const auto tokens = job.slice(model.prefill_slice());
   const auto logits = job.logits_for(tokens.size());
+  const Position first = job.sequence().next_pos();
+  const auto begin = std::chrono::steady_clock::now();
   KVFS_TRY(
       job.on().residency.with_room([&] { return model.prefill(job.sequence(), tokens, logits); }));
+  job.on().planner.read(first, tokens.size(), std::chrono::steady_clock::now() - begin);
   prefilled_ += tokens.size();
-  job.slice_read();
+  job.slice_read(tokens.size());
   return {};
 }
 

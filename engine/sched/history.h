@@ -2,7 +2,8 @@
 //
 // A History is immutable and may be shared by any threads. HistoryCache may be called from any
 // thread; it keeps the last few, since a prompt is checked against one, often twice, before it runs
-// on it. shared_ptr: owned by the cache and by the jobs that run on it.
+// on it. shared_ptr: owned by the cache, by the jobs that run on it and by what brings it to the
+// device.
 #pragma once
 
 #include <list>

@@ -46,8 +46,10 @@ class JobTable {
     std::shared_ptr<Reply> reply;  // shared with readers
   };
   struct Progress {
-    std::uint32_t read_tokens = 0, prompt_tokens = 0, known_tokens = 0, restored_tokens = 0;
+    std::uint32_t read_tokens = 0, prompt_tokens = 0, known_tokens = 0, prefilled_tokens = 0;
+    std::uint32_t restored_tokens = 0, recomputed_tokens = 0;
     std::uint32_t generated_tokens = 0;
+    store::JobTimes times;
     double tokens_per_second = 0;
     bool reading = false;
     bool started = false;  // taken, and there was room for it

@@ -13,7 +13,10 @@ JobView JobTable::view_of(const Job& job) {
   view.record.prompt_tokens = job.now.prompt_tokens;
   view.record.generated_tokens = job.now.generated_tokens;
   view.record.known_tokens = job.now.known_tokens;
+  view.record.prefilled_tokens = job.now.prefilled_tokens;
   view.record.restored_tokens = job.now.restored_tokens;
+  view.record.recomputed_tokens = job.now.recomputed_tokens;
+  view.record.times = job.now.times;
   view.read_tokens = job.now.read_tokens;
   view.tokens_per_second = job.now.tokens_per_second;
   view.reading = job.now.reading;

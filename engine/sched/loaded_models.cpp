@@ -24,7 +24,8 @@ Result<LoadedModel*> LoadedModels::get(const model::ModelCard& card) {
   while (true) {
     auto loaded = load_(card, options_);
     if (loaded) {
-      loaded_.push_front(std::make_unique<LoadedModel>(card, *std::move(loaded), store_, wake_));
+      loaded_.push_front(
+          std::make_unique<LoadedModel>(card, *std::move(loaded), assumed_, store_, wake_));
       publish();
       KVFS_INFO("model {}: loaded on {}", card.info.name, loaded_.front()->model->info().device);
       return loaded_.front().get();

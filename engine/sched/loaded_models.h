@@ -20,21 +20,28 @@ using LoadModel = std::function<Result<std::unique_ptr<model::Model>>(const mode
 struct LoadedModel {
   const model::ModelCard& card;
   std::unique_ptr<model::Model> model;
+  Planner planner;  // what was measured on it
   Residency residency;
   int jobs = 0;  // running on it
 
   LoadedModel(const model::ModelCard& its_card, std::unique_ptr<model::Model> its_model,
-              store::Store& store, std::function<void()> wake)
-      : card(its_card), model(std::move(its_model)), residency(*model, store, std::move(wake)) {}
+              const Planner& assumed, store::Store& store, std::function<void()> wake)
+      : card(its_card),
+        model(std::move(its_model)),
+        planner(assumed),
+        residency(*model, store, planner, std::move(wake)) {}
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
   std::uint64_t token_bytes() const;  // of KV, all layers
 };
 
 class LoadedModels {
  public:
-  LoadedModels(LoadModel load, model::LoadOptions options, store::Store& store,
-               std::function<void()> wake)
+  LoadedModels(LoadModel load, model::LoadOptions options, const Planner& assumed,
+               store::Store& store, std::function<void()> wake)
       : load_(std::move(load)),
         options_(std::move(options)),
+        assumed_(assumed),
         store_(store),
         wake_(std::move(wake)) {}
 
@@ -52,6 +59,7 @@ class LoadedModels {
 
   const LoadModel load_;
   const model::LoadOptions options_;
+  const Planner assumed_;  // of a model that was just loaded
   store::Store& store_;
   const std::function<void()> wake_;
   std::list<std::unique_ptr<LoadedModel>> loaded_;  // most recently used first

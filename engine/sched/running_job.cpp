@@ -19,6 +19,22 @@ std::size_t generated_at_end(const std::vector<store::BlockToken>& tokens) {
   return count;
 }
 
+// Reading its tokens gives the bits of its KV: the chain says that they were computed from them
+// here.
+bool recomputable(const History& base, const KeyChain& chain, bool one_path) {
+  return base.id && chain.intact() &&
+         std::ranges::all_of(base.tokens, [&](const store::BlockToken& token) {
+           return token.token >= 0 && (one_path || token.path == TokenPath::kRead);
+         });
+}
+
+std::uint32_t milliseconds_since(std::int64_t wall_ns) {
+  using std::chrono::milliseconds, std::chrono::nanoseconds;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto passed = std::chrono::duration_cast<milliseconds>(now - nanoseconds(wall_ns)).count();
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(passed, 0, UINT32_MAX));
+}
+
 }  // namespace
 
 RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTable& table)
@@ -33,7 +49,8 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
       text_(*setup_.card->tokenizer, setup_.params.stop),
       chain_(*setup_.base, setup_.scope, on.model->info().one_path),
       next_out_(setup_.base->version.next_pos / kBlockTokens),
-      was_resident_(on.residency.holds(setup_.base->id)) {
+      base_{setup_.base, recomputable(*setup_.base, chain_, on.model->info().one_path)},
+      arrivals_before_(on.residency.arrivals()) {
   if (setup_.prompt.ids.empty()) said_ = generated_at_end(tokens_);
   for (const TokenId id : setup_.prompt.ids) {
     tokens_.push_back({id, read_end_++, TokenPath::kRead});
@@ -41,6 +58,7 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
   }
   setup_.params.sampling.seed = setup_.handed.record.seed;
   progress_.prompt_tokens = static_cast<std::uint32_t>(setup_.prompt.ids.size());
+  progress_.times.queued = milliseconds_since(setup_.handed.record.submitted_ns);
   ++on_.jobs;
 }
 
@@ -58,17 +76,40 @@ std::uint64_t RunningJob::tokens_to_come() const {
 
 void RunningJob::start(std::unique_ptr<model::Sequence> sequence) {
   sequence_ = std::move(sequence);
-  if (!was_resident_) {
-    progress_.restored_tokens = static_cast<std::uint32_t>(setup_.base->version.n_tokens);
+  if (const auto how = on_.residency.arrival(setup_.base->id); how.number > arrivals_before_) {
+    progress_.restored_tokens = how.restored_tokens;
+    progress_.recomputed_tokens = how.recomputed_tokens;
   }
   after_reading();
+}
+
+void RunningJob::waits(bool for_reading) {
+  clock_.spend_on(for_reading ? JobClock::Part::kRecompute : JobClock::Part::kRestore);
+}
+
+void RunningJob::enter(Stage stage) {
+  stage_ = stage;
+  switch (stage) {
+    case Stage::kRestoring:
+      return clock_.spend_on(JobClock::Part::kRestore);
+    case Stage::kReading:
+      return clock_.spend_on(JobClock::Part::kRead);
+    case Stage::kTaking:
+      return clock_.spend_on(JobClock::Part::kKnown);
+    case Stage::kLast:
+    case Stage::kGenerating:
+      return clock_.spend_on(JobClock::Part::kGenerate);
+    case Stage::kDraining:
+    case Stage::kEnding:
+      return clock_.spend_on(JobClock::Part::kSave);
+  }
 }
 
 // --- reading
 // ----------------------------------------------------------------------------------------
 
 void RunningJob::after_reading() {
-  stage_ = position() < read_end_ ? Stage::kReading : generates() ? Stage::kLast : Stage::kDraining;
+  enter(position() < read_end_ ? Stage::kReading : generates() ? Stage::kLast : Stage::kDraining);
 }
 
 std::optional<store::BlockPin> RunningJob::find_block(
@@ -79,9 +120,10 @@ std::optional<store::BlockPin> RunningJob::find_block(
 
 Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) {
   std::int32_t index = position() / kBlockTokens;
-  if (index == looked_up_ || !chain_.intact()) return 0U;
+  if (index <= looked_up_ || !chain_.intact()) return 0U;
   looked_up_ = index;
   std::vector<store::BlockRecord> found;
+  std::vector<Planner::Block> missing;
   Position covered = position();
   while (covered < read_end_) {
     const auto block_is = block_tokens(tokens_, index, read_end_);
@@ -98,11 +140,18 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
     if (!pin) break;
     KVFS_ASSIGN(auto block, store_.block(pin->id()));
     known_.insert_or_assign(index, *std::move(pin));
+    missing.push_back({covered, end, store::decoded_bytes(block)});
     found.push_back(std::move(block));
     covered = taking_to_ = end;
     taking_in_ = in;
     ++index;
     if (in != end || end % kBlockTokens != 0) break;
+  }
+  if (const std::size_t read = on_.planner.blocks_to_read(missing); read > 0) {
+    // Sooner read: it is not looked for again before that is done.
+    known_.erase(known_.lower_bound(looked_up_), known_.end());
+    looked_up_ += static_cast<std::int32_t>(read) - 1;
+    return 0U;
   }
   if (found.empty()) return 0U;
   const auto tokens = static_cast<std::uint32_t>(covered - position());
@@ -110,7 +159,7 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
   // What is on the device of a block that is taken whole makes way for it.
   KVFS_TRY(on_.model->truncate(*sequence_, found.front().index * kBlockTokens));
   reader_ = std::make_unique<KvReader>(store_, found, wake);
-  stage_ = Stage::kTaking;
+  enter(Stage::kTaking);
   return tokens;
 }
 
@@ -139,7 +188,8 @@ std::span<float> RunningJob::logits_for(std::size_t slice_tokens) {
   return last && generates() ? logits() : std::span<float>{};
 }
 
-void RunningJob::slice_read() {
+void RunningJob::slice_read(std::size_t tokens) {
+  progress_.prefilled_tokens += static_cast<std::uint32_t>(tokens);
   if (position() == read_end_ && generates()) {
     sample_next();
   } else {
@@ -178,7 +228,7 @@ void RunningJob::sample_next() {
     finish_ = "length";
   }
   // The last token's KV is of use to a state alone.
-  stage_ = finish_.empty() || changes() ? Stage::kGenerating : Stage::kDraining;
+  enter(finish_.empty() || changes() ? Stage::kGenerating : Stage::kDraining);
 }
 
 void RunningJob::tell(TokenId token, bool ended) {
@@ -204,7 +254,7 @@ void RunningJob::decoded() {
   if (finish_.empty()) {
     sample_next();
   } else {
-    stage_ = Stage::kDraining;
+    enter(Stage::kDraining);
   }
 }
 
@@ -287,7 +337,7 @@ store::VersionRecord RunningJob::version() const {
 }
 
 Committer::End RunningJob::end(std::optional<Error> error) {
-  stage_ = Stage::kEnding;
+  enter(Stage::kEnding);
   Committer::End out{.job = ticket(), .id = setup_.handed.id, .record = setup_.handed.record};
   if (!error && generates()) append(text_.finish());
   out.reply = setup_.handed.reply;
@@ -299,7 +349,10 @@ Committer::End RunningJob::end(std::optional<Error> error) {
   record.prompt_tokens = progress_.prompt_tokens;
   record.generated_tokens = progress_.generated_tokens;
   record.known_tokens = progress_.known_tokens;
+  record.prefilled_tokens = progress_.prefilled_tokens;
   record.restored_tokens = progress_.restored_tokens;
+  record.recomputed_tokens = progress_.recomputed_tokens;
+  record.times = times();
   record.milliseconds = static_cast<std::uint32_t>(seconds_since(began_) * 1000);
   record.finish = stopped ? "canceled" : finish_;
   if (error) record.error = error->message();
@@ -308,8 +361,15 @@ Committer::End RunningJob::end(std::optional<Error> error) {
   return out;
 }
 
+store::JobTimes RunningJob::times() const {
+  auto times = clock_.times();
+  times.queued = progress_.times.queued;
+  return times;
+}
+
 void RunningJob::publish() {
   progress_.started = true;
+  progress_.times = times();
   progress_.reading = stage_ < Stage::kLast;
   if (sequence_) {
     const Position read = std::min(position(), read_end_) - setup_.base->version.next_pos;

@@ -14,6 +14,7 @@
 
 #include "engine/sched/commit.h"
 #include "engine/sched/history.h"
+#include "engine/sched/job_clock.h"
 #include "engine/sched/job_table.h"
 #include "engine/sched/kv_reader.h"
 #include "engine/sched/loaded_models.h"
@@ -25,7 +26,7 @@ namespace kvfs::sched {
 class RunningJob {
  public:
   enum class Stage {
-    kRestoring,   // its base is on the way to the device
+    kRestoring,   // its base is on the way to the device, or read again
     kReading,     // prefill, slice by slice
     kTaking,      // blocks found by prefix are on their way to the device
     kLast,        // the last token is computed again, for its logits
@@ -50,13 +51,14 @@ class RunningJob {
   Stage stage() const { return stage_; }
   JobTicket ticket() const { return setup_.handed.ticket; }
   LoadedModel& on() const { return on_; }
-  const History& base() const { return *setup_.base; }
+  const Residency::Base& base() const { return base_; }
   store::JobKind kind() const { return setup_.handed.record.kind; }
   JobTable::Lane lane() const { return JobTable::lane_of(kind()); }
   bool changes() const { return changes_state(setup_.handed.record.kind); }
   bool generates() const { return setup_.handed.record.kind != store::JobKind::kFeed; }
   std::uint64_t tokens_to_come() const;  // that will need pages of their own
 
+  void waits(bool for_reading);  // kRestoring: what for
   // kRestoring → kReading: the base is there, as a fork of this job's own.
   void start(std::unique_ptr<model::Sequence> sequence);
   std::unique_ptr<model::Sequence> take_sequence() { return std::move(sequence_); }
@@ -70,7 +72,7 @@ class RunningJob {
   Status taken();  // all pieces are in: → kReading, or what follows it
   std::vector<TokenId> slice(std::int32_t at_most) const;  // next tokens to read, up to the grid
   std::span<float> logits_for(std::size_t slice_tokens);   // empty unless the slice is the last
-  void slice_read();
+  void slice_read(std::size_t tokens);
   // kLast: drops the last token, so that it can be computed again.
   Status drop_last();
   const store::BlockToken& last() const { return tokens_.back(); }
@@ -95,6 +97,8 @@ class RunningJob {
  private:
   using Clock = std::chrono::steady_clock;
 
+  void enter(Stage stage);
+  store::JobTimes times() const;
   Position position() const { return sequence_->next_pos(); }
   std::optional<store::BlockPin> find_block(std::int32_t index, const BlockKey& key,
                                             const std::vector<store::BlockToken>& tokens);
@@ -128,9 +132,11 @@ class RunningJob {
   std::int32_t next_out_ = 0;    // block to hand to the store next
   std::string finish_;           // how it will end, once that is known
   bool canceled_ = false;
-  const bool was_resident_;
+  Residency::Base base_;
+  const std::uint64_t arrivals_before_;  // versions that had come to the device by then
 
   JobTable::Progress progress_;
+  JobClock clock_;
   Clock::time_point began_ = Clock::now();
   Clock::time_point generating_since_;
 };

@@ -24,6 +24,7 @@
 
 #include "engine/sched/catalog.h"
 #include "engine/sched/params.h"
+#include "engine/sched/planner.h"
 #include "engine/sched/reply.h"
 #include "engine/store/store.h"
 
@@ -35,6 +36,7 @@ struct SchedulerOptions {
   std::size_t queue_limit = 4096;       // jobs; more are refused with kAgain
   std::size_t finished_per_state = 64;  // finished jobs (and replies) kept a state
   bool share_prefixes = false;          // across owners
+  Planner rates;                        // before any is measured; empty: restores
   // How weights are loaded; empty: model::load_model. Tests of the scheduler give their own.
   std::function<Result<std::unique_ptr<model::Model>>(const model::ModelCard&,
                                                       const model::LoadOptions&)>
@@ -65,6 +67,8 @@ struct Counters {
   std::uint64_t prefilled_tokens = 0, decoded_tokens = 0, restored_tokens = 0,
                 prefix_hit_tokens = 0;
   std::uint64_t queued = 0, running = 0;
+  // Measured on the model used last; 0: not yet.
+  double prefill_tokens_per_second = 0, restore_bytes_per_second = 0;
 };
 
 struct Event {

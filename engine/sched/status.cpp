@@ -15,15 +15,26 @@ std::string one_line(std::string text) {
   return text;
 }
 
+// What became of its base, its prompt and its reply, in the order of their times.
 std::string done_line(const store::JobRecord& record) {
-  std::string out = " done";
+  const auto& times = record.times;
+  std::string out = " done ";
+  if (record.restored_tokens > 0) {
+    out += fmt::format("{} restored {} ms, ", record.restored_tokens, times.restore);
+  }
+  if (record.recomputed_tokens > 0) {
+    out += fmt::format("{} recomputed {} ms, ", record.recomputed_tokens, times.recompute);
+  }
   if (record.prompt_tokens > 0) {
-    out += fmt::format(" {} read ({} known)", record.prompt_tokens, record.known_tokens);
+    const std::string took = record.known_tokens > 0 ? fmt::format(" {} ms", times.known) : "";
+    out += fmt::format("{} read ({} known{}) {} ms, ", record.prompt_tokens, record.known_tokens,
+                       took, times.read);
   }
   if (record.kind != store::JobKind::kFeed) {
-    out += fmt::format(" {} generated ({})", record.generated_tokens, record.finish);
+    out += fmt::format("{} generated ({}) {} ms, ", record.generated_tokens, record.finish,
+                       times.generate);
   }
-  return out + fmt::format(" {:.1f} s", record.milliseconds / 1000.0);
+  return out + fmt::format("{:.1f} s", record.milliseconds / 1000.0);
 }
 
 std::string running_line(const JobView& job) {
@@ -88,6 +99,8 @@ std::string root_status(store::Store& store, Scheduler& scheduler, Catalog& cata
   line("decoded_tokens", counters.decoded_tokens);
   line("restored_tokens", counters.restored_tokens);
   line("prefix_hit_tokens", counters.prefix_hit_tokens);
+  line("prefill_tokens_per_second", fmt::format("{:.1f}", counters.prefill_tokens_per_second));
+  line("restore_mb_per_second", fmt::format("{:.1f}", counters.restore_bytes_per_second / 1e6));
   line("states", statistics.states);
   line("bytes_logical", statistics.bytes_logical);
   line("bytes_stored", statistics.bytes_stored);

@@ -1,5 +1,6 @@
 """Same history, same bits: seen through the mount, by hash of every file a state shows."""
 
+import json
 import shutil
 import unittest
 
@@ -90,6 +91,34 @@ class Resume(unittest.TestCase):
         asked = len(np.load(state / "tokens.npy")) - known - 8
         self.assertEqual(d.counter("prefilled_tokens"), asked)
         self.assertEqual(d.counter("restored_tokens"), known)
+        self.assertGreater(float(d.counters()["restore_mb_per_second"]), 0)
+
+    def test_after_a_restart_an_ask_says_that_its_state_was_restored_and_its_question_read(self):
+        d = self.daemon
+        state = d.make("told", template="raw", temperature=0, max_tokens=8)
+        d.run(state, "feed", english(0, 600))
+        known = len(np.load(state / "tokens.npy"))
+        d.run(state, "ask", " What is a truth?", "q")
+        before = d.reply(state, "q")
+        d.kill()
+        d.start()
+        line = d.run(state, "ask", " What is a truth?", "q2")
+        self.assertEqual(d.reply(state, "q2"), before)
+        job = next(job for job in json.loads(d.kvfs("show", "told", "--json").stdout)["jobs"]
+                   if job["name"] == "q2")
+        asked = job["prompt_tokens"]
+        self.assertEqual(d.counter("prefilled_tokens"), asked)
+        self.assertRegex(line, rf"^q2 done {known} restored \d+ ms, {asked} read \(0 known\) \d+ ms, "
+                               r"8 generated \(length\) \d+ ms, [\d.]+ s$")
+        self.assertEqual((job["restored_tokens"], job["recomputed_tokens"], job["known_tokens"],
+                          job["prefilled_tokens"], job["generated_tokens"]), (known, 0, 0, asked, 8))
+        times = job["milliseconds"]
+        self.assertGreater(times["restore"], 0)
+        self.assertEqual(times["recompute"], 0)
+        self.assertLessEqual(times["restore"] + times["read"] + times["generate"],
+                             job["seconds"] * 1000 + 5)
+        line = d.run(state, "ask", " What is a truth?", "q3")  # now it is on the device
+        self.assertTrue(line.startswith(f"q3 done {asked} read (0 known) "), line)
 
     def test_everything_is_there_after_an_orderly_stop(self):
         d = self.daemon

@@ -142,6 +142,34 @@ TEST_F(HybridModel, WhatAPrefixHitBringsIsTheState) {
   EXPECT_EQ(house_.files(second), house_.files(unaided));
 }
 
+TEST_F(HybridModel, ABranchThatSharesBlocksOnTheDeviceGoesOnTheSame) {
+  const std::string text = letters(490);
+  const StateId parent = house_.make("parent", raw(8), {}, 7);
+  house_.feed(parent, text.substr(0, 300));
+  const StateId branch = house_.make("branch", {}, parent, 7);
+  house_.feed(branch, text.substr(300, 150));
+  const StateId whole = stranger("whole");
+  house_.feed(whole, text);
+  house_.reopen();
+  house_.ask(parent, "why");
+  const auto fed = house_.feed(branch, text.substr(450));
+  EXPECT_EQ(fed.record.restored_tokens, 450U - 256U);
+  EXPECT_EQ(house_.files(branch), house_.files(whole));
+}
+
+TEST_F(HybridModel, ReadAgainItGoesOnTheSame) {
+  const std::string text = letters(490);
+  const StateId whole = stranger("whole");
+  const StateId parts = stranger("parts");
+  house_.feed(whole, text);
+  house_.feed(parts, text.substr(0, 450));
+  house_.options.rates.read(0, 4096, Planner::Seconds{0.1});
+  house_.options.rates.restored(64 << 20, Planner::Seconds{1e6});
+  house_.reopen();
+  EXPECT_EQ(house_.feed(parts, text.substr(450)).record.recomputed_tokens, 450U);
+  EXPECT_EQ(house_.files(parts), house_.files(whole));
+}
+
 TEST_F(HybridModel, ItsFilesHoldTheInputsAtTheBlocksEnds) {
   const StateId state = stranger("s");
   house_.feed(state, letters(300));

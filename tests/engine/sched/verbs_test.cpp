@@ -98,8 +98,8 @@ TEST(Verbs, TheRootStatusHasALineForEachWordOfTheContract) {
   const auto status = root_status(house.store(), house.scheduler(), house.catalog());
   for (const std::string key :
        {"version", "device", "compute", "models", "queue", "prefilled_tokens", "decoded_tokens",
-        "restored_tokens", "prefix_hit_tokens", "bytes_logical", "bytes_stored", "bytes_unique",
-        "dedup_ratio"}) {
+        "restored_tokens", "prefix_hit_tokens", "prefill_tokens_per_second",
+        "restore_mb_per_second", "bytes_logical", "bytes_stored", "bytes_unique", "dedup_ratio"}) {
     EXPECT_THAT("\n" + status, HasSubstr("\n" + key + " ")) << key;
   }
   EXPECT_THAT(status, HasSubstr("models fake (loaded), other\n"));
@@ -124,7 +124,20 @@ TEST(Status, LinesHaveTheirForms) {
   EXPECT_EQ(status_line(job), "q running 37/256 12.3 tok/s");
   job.record.status = store::JobStatus::kDone;
   job.record.finish = "stop";
-  EXPECT_THAT(status_line(job), HasSubstr("q done "));
+  job.record.milliseconds = 512;
+  job.record.times = {.restore = 12, .recompute = 34, .known = 2, .read = 35, .generate = 410};
+  EXPECT_EQ(status_line(job),
+            "q done 2048 read (256 known 2 ms) 35 ms, 37 generated (stop) 410 ms, 0.5 s");
+  job.record.prompt_tokens = 10;
+  job.record.known_tokens = 0;
+  job.record.restored_tokens = 2000;
+  job.record.recomputed_tokens = 48;
+  EXPECT_EQ(status_line(job),
+            "q done 2000 restored 12 ms, 48 recomputed 34 ms, 10 read (0 known) 35 ms, "
+            "37 generated (stop) 410 ms, 0.5 s");
+  job.record.kind = store::JobKind::kFeed;
+  job.record.restored_tokens = job.record.recomputed_tokens = 0;
+  EXPECT_EQ(status_line(job), "q done 10 read (0 known) 35 ms, 0.5 s");
   job.record.status = store::JobStatus::kFailed;
   job.record.error = "what: why;\nwhat to do";
   EXPECT_EQ(status_line(job), "q error: what: why; what to do");
