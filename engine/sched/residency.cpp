@@ -128,9 +128,9 @@ Status Residency::plan(Restore& restore) {
 Status Residency::restore_rest(Restore& restore) {
   model::Sequence& sequence = *restore.sequence;
   const Position end = restore.base.history->version.next_pos;
-  KVFS_ASSIGN(const bool from_any_thread, with_room([&] { return model_.kv_room(sequence, end); }));
+  KVFS_ASSIGN(restore.goes_alone, with_room([&] { return model_.kv_room(sequence, end); }));
   KvReader::Put put;
-  if (from_any_thread) {
+  if (restore.goes_alone) {
     put = [this, &sequence](const KvPiece& piece) { return model_.kv_in(sequence, piece); };
   }
   charge_time();
@@ -249,12 +249,14 @@ bool Residency::read_slice() {
 }
 
 // Restores that go on together share the time.
-void Residency::charge_time() {
+void Residency::charge_time(bool computing) {
   const auto now = Clock::now();
   const auto restoring = [](const Restore& restore) { return restore.reader != nullptr; };
   const auto together = std::ranges::count_if(restores_, restoring);
   for (Restore& restore : restores_) {
-    if (restoring(restore)) restore.took += (now - charged_until_) / together;
+    if (restoring(restore) && (restore.goes_alone || !computing)) {
+      restore.took += (now - charged_until_) / together;
+    }
   }
   charged_until_ = now;
 }

@@ -52,8 +52,8 @@ class Residency {
   // Moves restores on until the deadline; true when anything moved.
   bool work(Deadline deadline);
   bool read_slice();  // of what is read again; false when there is none
-  // The time since work() went to something else: it is not the restores'.
-  void skip_time() { charged_until_ = Clock::now(); }
+  // The time since work() went to compute: restores that need this thread had none of it.
+  void skip_time() { charge_time(true); }
   // Since the last call.
   std::uint64_t take_restored_tokens() { return std::exchange(restored_tokens_, 0); }
   std::uint64_t take_recomputed_tokens() { return std::exchange(recomputed_tokens_, 0); }
@@ -82,6 +82,7 @@ class Residency {
     Position read_to = 0;                       // up to here it is read
     std::vector<store::BlockRecord> blocks;     // behind that, to be restored
     std::unique_ptr<KvReader> reader;           // of these, once all is read
+    bool goes_alone = false;                    // the reader puts them in itself
     std::uint64_t bytes = 0;
     Clock::duration took{};  // restoring
     Arrival arrival;
@@ -99,7 +100,7 @@ class Residency {
   Status restore_rest(Restore& restore);
   Result<bool> advance(Restore& restore, Deadline deadline);
   void arrive(Restore& restore);
-  void charge_time();
+  void charge_time(bool computing = false);
   Restores::const_iterator coming(VersionId id) const;
 
   model::Model& model_;
