@@ -13,6 +13,7 @@ namespace {
 constexpr std::uint32_t kMagic = 0x46554747;          // "GGUF"
 constexpr std::uint32_t kSwappedMagic = 0x47475546;   // of a big-endian file
 constexpr std::uint64_t kKeyBytes = 65535;            // the format's limit
+constexpr std::uint64_t kStringBytes = 16 << 20;      // a chat template, say; they are copied
 constexpr std::uint64_t kArrayElements = 1ULL << 24;  // 32 times the largest vocabulary known
 constexpr std::uint64_t kSmallestKey = 8 + 4 + 1;     // length, kind, one byte of value
 constexpr std::uint64_t kSmallestTensor = 8 + 4 + 8 + 4 + 8;  // length, rank, one dim, type, offset
@@ -173,7 +174,7 @@ Result<GgufValue> GgufParser::value(GgufKind kind) {
       return GgufValue(byte == 1);
     }
     case GgufKind::kString: {
-      KVFS_ASSIGN(const auto string, text("value", std::numeric_limits<std::uint64_t>::max()));
+      KVFS_ASSIGN(const auto string, text("value", kStringBytes));
       return GgufValue(std::string(string));
     }
     case GgufKind::kArray:

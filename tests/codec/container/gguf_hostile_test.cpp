@@ -98,7 +98,12 @@ const Hostile kMetadata[] = {
      [](auto& w) { one_key(w).key("number", 10).data(7); }},
     {"StringLengthLies", kCorrupt, "metadata key 'text', value", "but the file has 8 left",
      [](auto& w) { one_key(w).key("text", 8).number(std::uint64_t{9}).data(8); }},
-    {"StringLengthIsHuge", kCorrupt, "metadata key 'text', value", "but the file has 8 left",
+    {"StringIsOfSixteenMiB", kCorrupt, "metadata key 'text', value", "at most 16777216",
+     [](auto& w) {
+       constexpr std::uint64_t length = (std::uint64_t{16} << 20) + 1;
+       one_key(w).key("text", 8).number(length).data(length);
+     }},
+    {"StringLengthIsHuge", kCorrupt, "metadata key 'text', value", "at most 16777216",
      [](auto& w) { one_key(w).key("text", 8).number(~std::uint64_t{0}).data(8); }},
     {"BooleanIsTwo", kCorrupt, "metadata key 'flag', value", "a boolean of 2",
      [](auto& w) { one_key(w).key("flag", 7).number(std::uint8_t{2}); }},
