@@ -58,6 +58,7 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find_tensor(std::string_view name) const;  // null when absent
   ByteSpan file_bytes() const { return mapping_.bytes(); }
+  void release_pages() const { mapping_.release_pages(); }
 
   // Typed getters: kNotFound or kInvalid say file, key and what was expected.
   Result<std::uint64_t> unsigned_at(const std::string& key) const;

@@ -21,6 +21,8 @@ class MappedFile {
   ~MappedFile();
 
   ByteSpan bytes() const { return bytes_; }
+  // Takes them out of this process's memory; each comes back from the page cache when it is read.
+  void release_pages() const;
 
  private:
   explicit MappedFile(ByteSpan bytes) : bytes_(bytes) {}

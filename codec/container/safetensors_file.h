@@ -17,6 +17,7 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return path_; }
   const SafetensorsHeader& header() const { return header_; }
   ByteSpan file_bytes() const { return mapping_.bytes(); }
+  void release_pages() const { mapping_.release_pages(); }
   // Row-major, inside the mapping.
   ByteSpan bytes_of(const TensorEntry& tensor) const;
 

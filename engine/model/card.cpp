@@ -1,6 +1,7 @@
 // What is known of a model without its weights.
 #include <boost/json.hpp>
 
+#include "engine/model/cpu/weights.h"
 #include "engine/model/device.h"
 #include "engine/model/families/family.h"
 #include "engine/model/fingerprint.h"
@@ -41,6 +42,16 @@ std::string config_json(const Architecture& a, const Family& family) {
   return boost::json::serialize(config);
 }
 
+// Known from the header, before a weight is read: its digest alone would take minutes.
+Status check_memory(const ModelInfo& info, const DeviceChoice& device) {
+  const std::uint64_t memory = memory_of(device);
+  if (memory == 0 || info.resident_bytes <= memory) return {};
+  return fail(ErrorCode::kTooLarge, "model " + info.path.string(),
+              "its weights take " + size_text(info.resident_bytes) +
+                  " of memory, this machine has " + size_text(memory),
+              "use a smaller or a more quantized model, or a machine (or control group) with more");
+}
+
 Result<std::unique_ptr<ModelCard>> describe(const Checkpoint& files, Compute compute,
                                             const DeviceChoice& device,
                                             const std::filesystem::path& cache_dir) {
@@ -58,6 +69,10 @@ Result<std::unique_ptr<ModelCard>> describe(const Checkpoint& files, Compute com
     info.parameters += elements;
     info.weight_bytes += tensor.bytes.size();
   }
+  info.resident_bytes =
+      chosen.cuda ? info.parameters * (compute == Compute::kReference ? 4 : 2)  // fp32 or bf16
+                  : cpu::weights_size(model, compute);
+  KVFS_TRY(check_memory(info, device));
   info.context_length = model.context;
   info.vocab_size = model.vocab;
   for (const Layer& layer : model.layers) info.layers.push_back(model.layer_shape(layer));

@@ -71,6 +71,11 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::open(const fs::path& path) {
   return made;
 }
 
+void Checkpoint::release_pages() const {
+  if (gguf_) gguf_->release_pages();
+  for (const auto& shard : shards_) shard->release_pages();
+}
+
 const std::vector<Tensor>& Checkpoint::tensors() const {
   return gguf_ ? gguf_->tensors() : tensors_;
 }

@@ -37,6 +37,9 @@ class Checkpoint {
   const Fields& fields() const { return fields_; }
   const std::string& config_text() const { return config_text_; }  // config.json; "" of a GGUF
 
+  // The mapped weights leave this process's memory until they are read again.
+  void release_pages() const;
+
   // The files whose bytes make the fingerprint: weights, config and tokenizer.
   const std::vector<std::filesystem::path>& files() const { return files_; }
 

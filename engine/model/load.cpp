@@ -1,4 +1,5 @@
 #include "engine/model/cpu/cpu_model.h"
+#include "engine/model/cpu/host.h"
 #include "engine/model/device.h"
 #include "engine/model/model.h"
 #ifdef KVFS_CUDA
@@ -29,6 +30,17 @@ KernelClass kernel_class(const Device& device, Compute compute) {
       .kv_dtype = reference ? DType::kF32 : DType::kBF16,
       // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.
       .one_path = !device.cuda && !reference};
+}
+
+std::uint64_t memory_of(const DeviceChoice& choice) {
+  const Result<Device> device = choose_device(choice);
+  return device && !device->cuda ? cpu::memory_total() : 0;
+}
+
+std::string size_text(std::uint64_t bytes) {
+  if (bytes < std::uint64_t{1} << 30) return std::to_string((bytes + (1U << 19)) >> 20) + " MiB";
+  const std::uint64_t tenths = ((bytes >> 20) * 10 + 512) >> 10;
+  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " GiB";
 }
 
 Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options) {

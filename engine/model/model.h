@@ -39,7 +39,8 @@ struct ModelInfo {
   std::filesystem::path path;
   std::string architecture;     // "llama": as its file says
   std::uint64_t parameters = 0;
-  std::uint64_t weight_bytes = 0;
+  std::uint64_t weight_bytes = 0;    // in its files
+  std::uint64_t resident_bytes = 0;  // of memory once loaded, on this device in this mode
   std::int32_t context_length = 0;   // tokens
   std::int32_t vocab_size = 0;
   std::vector<LayerShape> layers;
@@ -73,9 +74,10 @@ class Model {
   virtual std::unique_ptr<Sequence> fork(const Sequence& sequence) = 0;
 
   // Reads tokens at positions next_pos() … ; any number, cut anywhere, same bits. logits: empty, or
-  // [vocab_size] fp32 to be filled for the last token. kTooLarge: the context or the memory is full
-  // (the sequence is then as before; after a failure of the device it may end earlier). At most
-  // prefill_slice() tokens a call keep others waiting tens of milliseconds only.
+  // [vocab_size] fp32 to be filled for the last token, or on a CPU [tokens, vocab_size] for each.
+  // kTooLarge: the context or the memory is full (the sequence is then as before; after a failure of
+  // the device it may end earlier). At most prefill_slice() tokens a call keep others waiting tens of
+  // milliseconds only.
   virtual Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
                          std::span<float> logits) = 0;
   virtual std::int32_t prefill_slice() const = 0;
@@ -114,7 +116,7 @@ struct LoadOptions {
   DeviceChoice device;
   Compute compute = Compute::kFast;
   int threads = 0;                  // CPU: 0 = one a physical core
-  std::uint64_t kv_budget = 0;      // bytes; 0 = what the device leaves, at most half of memory on a CPU
+  std::uint64_t kv_budget = 0;      // bytes, if the device leaves them; 0 = what it does, on a CPU at most half of its memory
   std::function<void(double)> progress;  // share loaded, 0 … 1; may be empty
 };
 
@@ -129,7 +131,8 @@ struct ModelCard {
 };
 
 // path: a GGUF file or a Hugging Face folder. kNotFound, kCorrupt, kUnsupported (an unknown family)
-// name the file, the field and the way out. The fingerprint is XXH3-128 over the bytes of weights,
+// name the file, the field and the way out; kTooLarge, with the figures: its weights are more than
+// the machine's memory, and nothing of them was read. The fingerprint is XXH3-128 over the bytes of weights,
 // config and tokenizer (fingerprint.h); cached in cache_dir (if not empty) by the files' identity so
 // that the second start is instant.
 Result<std::unique_ptr<ModelCard>> read_card(const std::filesystem::path& path, Compute compute,
@@ -142,6 +145,11 @@ Result<std::unique_ptr<ModelCard>> describe_model(const std::filesystem::path& p
 
 // The file's name without ".gguf", or the folder's.
 std::string model_name(const std::filesystem::path& path);
+
+// Bytes of memory for models: the machine's, or its control group's when that is less. 0: not known
+// before a model is loaded (CUDA).
+std::uint64_t memory_of(const DeviceChoice& device);
+std::string size_text(std::uint64_t bytes);  // "512 MiB", "1.5 GiB"
 
 // Loads the weights. A model that does not fit is kTooLarge before anything is allocated.
 Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options);

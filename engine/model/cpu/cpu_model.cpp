@@ -25,7 +25,13 @@ class CpuModel final : public Model {
   Status load(Compute compute, const Kernels& kernels,
               const std::function<void(double)>& progress) {
     if (compute == Compute::kReference) keep_torch_single();
-    KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels, *threads_, progress));
+    // What was repacked need not be in memory twice: what is still read of the mapping (embeddings)
+    // comes back page by page.
+    const auto loaded = [&](double share) {
+      files_->release_pages();
+      if (progress) progress(share);
+    };
+    KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels, *threads_, loaded));
     forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels,
                                          *threads_, kSlice);
     pool_.warm_up(*threads_);
@@ -44,6 +50,8 @@ class CpuModel final : public Model {
     if (tokens.empty()) return fail(ErrorCode::kInvalid, "read a prompt", "it has no tokens");
     const Position before = paged.next_pos();
     KVFS_TRY(make_room(paged, tokens, logits));
+    const auto vocab = static_cast<std::size_t>(info_.vocab_size);
+    const bool each = logits.size() > vocab;
     std::vector<StepRow> rows;
     for (std::size_t first = 0; first < tokens.size(); first += kSlice) {
       const std::size_t count = std::min<std::size_t>(kSlice, tokens.size() - first);
@@ -51,7 +59,9 @@ class CpuModel final : public Model {
       for (std::size_t i = 0; i < count; ++i) {
         const bool last = first + i + 1 == tokens.size();
         rows.push_back({tokens[first + i], &paged, paged.next_pos() + static_cast<Position>(i),
-                        last ? logits : std::span<float>{}});
+                        each   ? logits.subspan((first + i) * vocab, vocab)
+                        : last ? logits
+                               : std::span<float>{}});
       }
       if (Status done = forward_->step(rows, true); !done) {
         const bool back = paged.can_go_back(pool_.shape(), before);
@@ -150,7 +160,8 @@ class CpuModel final : public Model {
                       std::to_string(left),
                   "shorten the text or start from a shorter state");
     }
-    if (!logits.empty() && logits.size() != static_cast<std::size_t>(info_.vocab_size)) {
+    const auto vocab = static_cast<std::size_t>(info_.vocab_size);
+    if (!logits.empty() && logits.size() != vocab && logits.size() != tokens.size() * vocab) {
       return fail(ErrorCode::kInternal, "read tokens",
                   "room for logits is not the vocabulary's size");
     }
@@ -171,11 +182,6 @@ class CpuModel final : public Model {
   std::unique_ptr<Forward> forward_;
 };
 
-std::string gib(std::uint64_t bytes) {
-  return std::to_string(bytes >> 30) + "." + std::to_string((bytes >> 20) % 1024 * 10 / 1024) +
-         " GiB";
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadOptions& options,
@@ -190,12 +196,12 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
   const std::uint64_t available = memory_available();
   if (needed > available) {
     return fail(ErrorCode::kTooLarge, "load model " + card.info.path.string(),
-                gib(needed) + " of memory wanted, " + gib(available) + " are free",
+                size_text(needed) + " of memory wanted, " + size_text(available) + " are free",
                 "free memory or use a smaller model");
   }
-  const std::uint64_t rest = std::min(available - needed, memory_total() / 2);
+  const std::uint64_t rest = std::max(available - needed, shape.page_bytes());
   const std::uint64_t budget =
-      options.kv_budget > 0 ? options.kv_budget : std::max(rest, shape.page_bytes());
+      std::min(rest, options.kv_budget > 0 ? options.kv_budget : memory_total() / 2);
 
   const int cores = physical_cores();
   const int threads = options.threads > 0 ? options.threads : cores;

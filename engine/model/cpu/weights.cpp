@@ -144,6 +144,9 @@ std::uint64_t weights_size(const Architecture& architecture, Compute compute) {
     }
   };
   add(architecture.output);
+  for (const Tensor* tensor : {architecture.embedding, architecture.positions}) {
+    if (tensor != nullptr) total += tensor->bytes.size();
+  }
   for (const Layer& layer : architecture.layers) {
     add(layer.qkv);
     add(layer.attn_out);

@@ -61,7 +61,7 @@ struct Weights {
   Projection output;  // [vocab]
 };
 
-// Bytes that load_weights will take.
+// Bytes that load_weights will take, and what is read of the files afterwards: the embedding.
 std::uint64_t weights_size(const Architecture& architecture, Compute compute);
 
 Result<Weights> load_weights(const Architecture& architecture, Compute compute,
