@@ -69,6 +69,7 @@ Status Composition::start_scheduler() {
   KVFS_ASSIGN(scheduler_, sched::Scheduler::start(*store_, *catalog_,
                                                   {.threads = config_.threads,
                                                    .kv_budget = config_.kv_budget,
+                                                   .memory = config_.memory,
                                                    .share_prefixes = config_.share_prefixes}));
   scheduler_->set_listener([this](const sched::Event& event) { on_event(event); });
   return {};

@@ -41,7 +41,8 @@ struct Config {
   std::string log_level = "info";
   std::vector<std::string> fuse_options;  // -o, split at commas
   int threads = 0;                        // 0: one a physical core
-  std::uint64_t kv_budget = 0;            // bytes; 0: the model's choice
+  std::uint64_t kv_budget = 0;            // bytes of KV of a model; 0: what the memory leaves
+  std::uint64_t memory = 0;               // bytes of all models; 0: a share of the machine's
 };
 
 // What the defaults depend on.

@@ -108,7 +108,7 @@ Status set_threads(Config& config, const Values& values) {
 }
 
 // A number of bytes, or of K, M, G, T (powers of 1024).
-Status set_kv_budget(Config& config, const Values& values) {
+Status set_bytes(std::uint64_t& target, const Values& values) {
   constexpr std::string_view kUnits = "KMGT";
   std::string_view text = values.back();
   unsigned shift = 0;
@@ -123,7 +123,7 @@ Status set_kv_budget(Config& config, const Values& values) {
   if (!parse_number(text, number) || number > (std::uint64_t{1} << 50 >> shift)) {
     return refuse(values.back(), "a number of bytes, such as 4294967296, 512M or 4G");
   }
-  config.kv_budget = number << shift;
+  target = number << shift;
   return {};
 }
 
@@ -144,7 +144,13 @@ constexpr std::array kSettings{
     Setting{"threads", "--threads", Kind::kValue, "N",
             "CPU threads of the model; 0: one a physical core", true, set_threads},
     Setting{"kv-budget", "--kv-budget", Kind::kValue, "BYTES",
-            "most KV on the device, such as 4G; 0: chosen from what is free", true, set_kv_budget},
+            "most KV of a model, such as 4G; 0: what the memory leaves", true,
+            [](Config& c, const Values& v) { return set_bytes(c.kv_budget, v); }},
+    Setting{
+        "memory", "--memory", Kind::kValue, "BYTES",
+        "most memory of all loaded models, weights and KV, such as 12G: the least recently used "
+        "idle one goes first; 0: four fifths of the machine's (or control group's)",
+        true, [](Config& c, const Values& v) { return set_bytes(c.memory, v); }},
     Setting{"config", "--config", Kind::kValue, "FILE.toml", "settings not given here", false,
             [](Config& c, const Values& v) { return set_path(c.config_file, v); }},
     Setting{"socket", "--socket", Kind::kValue, "PATH", "where kvfs finds the daemon", true,

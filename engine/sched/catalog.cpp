@@ -91,6 +91,7 @@ boost::json::object info_of(const model::ModelCard& card) {
                           {"architecture", info.architecture},
                           {"parameters", info.parameters},
                           {"weight_bytes", info.weight_bytes},
+                          {"resident_bytes", info.resident_bytes},
                           {"context_length", info.context_length},
                           {"vocab_size", info.vocab_size},
                           {"kernel_class", info.kernel_class},

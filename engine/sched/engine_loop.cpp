@@ -1,6 +1,7 @@
 #include "engine/sched/engine_loop.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "codec/base/log.h"
@@ -14,6 +15,16 @@ using Stage = RunningJob::Stage;
 
 // How long KV may be copied in while others wait for their next token.
 constexpr auto kTransferSlice = std::chrono::milliseconds(10);
+
+// Four fifths: the rest is for the daemon itself and the pages of the store's file.
+std::uint64_t memory_budget(const Catalog& catalog, const SchedulerOptions& options) {
+  return options.memory > 0 ? options.memory : model::memory_of(catalog.options().device) / 5 * 4;
+}
+
+std::string_view model_of(const store::JobRecord& record) {
+  const auto it = record.params.find("model");
+  return it == record.params.end() ? std::string_view() : std::string_view(it->second);
+}
 
 model::LoadOptions load_options(const Catalog& catalog, const SchedulerOptions& options) {
   model::LoadOptions out;
@@ -30,8 +41,10 @@ EngineLoop::EngineLoop(Parts parts, const SchedulerOptions& options)
     : parts_(parts),
       options_(options),
       models_(options.load ? options.load : LoadModel(model::load_model),
-              load_options(parts.catalog, options), options.rates, parts.store,
-              [this] { wake(); }) {}
+              load_options(parts.catalog, options),
+              {.memory = memory_budget(parts.catalog, options),
+               .several = parts.catalog.names().size() > 1},
+              options.rates, parts.store, [this] { wake(); }) {}
 
 // --- the thread
 // -------------------------------------------------------------------------------------
@@ -106,9 +119,9 @@ void EngineLoop::run(std::promise<Status> loaded) {
 bool EngineLoop::round() {
   bool progress = keep_ended();
   begin_jobs();
-  progress |= admit(JobTable::Lane::kAnswers);
-  progress |= admit(JobTable::Lane::kFeeds);
-  room_changed_ = false;
+  const bool again = std::exchange(room_changed_, false);
+  progress |= admit(JobTable::Lane::kAnswers, again);
+  progress |= admit(JobTable::Lane::kFeeds, again);
   progress |= obey_words();
   progress |= bring_in(transfer_deadline());
   progress |= recompute_last();
@@ -193,24 +206,78 @@ void EngineLoop::fail_job(RunningJob& job, const Error& error) {
   parts_.committer.end(job.end(error));
 }
 
-bool EngineLoop::admit(JobTable::Lane lane) {
+// again: there may be room for those that were held back.
+bool EngineLoop::admit(JobTable::Lane lane, bool again) {
   auto& held = held_back_[static_cast<std::size_t>(lane)];
-  if (held && !room_changed_ && !parts_.table.cancel_wanted(held->ticket)) return false;
   bool progress = false;
-  while (true) {
-    auto handed = held ? std::exchange(held, std::nullopt) : parts_.table.take(lane);
-    if (!handed) return progress;
-    const auto admitted = admit(*handed);
-    if (admitted && *admitted == Admission::kLater) {
-      held = std::move(handed);
-      return progress;
+  for (auto it = held.begin(); it != held.end();) {
+    if ((again || parts_.table.cancel_wanted(it->job.ticket)) && admit(*it)) {
+      it = held.erase(it);
+      room_changed_ = progress = true;  // others may have waited behind it
+    } else {
+      ++it;
     }
-    if (!admitted) end_unstarted(*handed, admitted.error());
-    progress = true;
   }
+  const auto suits = [&](const store::JobRecord& record) {
+    return std::ranges::none_of(held, [&](const HeldBack& before) {
+      return model_of(before.job.record) == model_of(record);
+    });
+  };
+  while (auto job = parts_.table.take(lane, suits)) {
+    HeldBack waiting{.job = *std::move(job)};
+    if (admit(waiting)) {
+      progress = true;
+    } else {
+      held.push_back(std::move(waiting));
+    }
+  }
+  return progress;
 }
 
-Result<EngineLoop::Admission> EngineLoop::admit(const JobTable::Handed& handed) {
+// False: it has to wait.
+bool EngineLoop::admit(HeldBack& waiting) {
+  const auto admitted = try_to_admit(waiting);
+  if (admitted && *admitted == Admission::kLater) return false;
+  if (!admitted) end_unstarted(waiting.job, admitted.error());
+  return true;
+}
+
+// The model that has been waited for the longest, once that is too long. One that was loaded may
+// take jobs for as long before another gets its room.
+const model::ModelCard* EngineLoop::owed() const {
+  const HeldBack* eldest = nullptr;
+  for (const auto& lane : held_back_) {
+    for (const HeldBack& held : lane) {
+      if (held.awaited != nullptr && (eldest == nullptr || held.since < eldest->since)) {
+        eldest = &held;
+      }
+    }
+  }
+  if (eldest == nullptr) return nullptr;
+  const auto begin = std::max(eldest->since, last_load_);
+  const bool due = std::chrono::steady_clock::now() - begin >= options_.model_patience;
+  return due ? eldest->awaited : nullptr;
+}
+
+// Null: the job waits for the model from now on.
+Result<LoadedModel*> EngineLoop::model_for(HeldBack& waiting, const model::ModelCard& card) {
+  const bool was_loaded = models_.holds(card);
+  KVFS_ASSIGN(auto* on, models_.get(card, owed()));
+  if (on == nullptr) {
+    if (waiting.awaited == nullptr) waiting.since = std::chrono::steady_clock::now();
+    waiting.awaited = &card;
+    return nullptr;
+  }
+  waiting.awaited = nullptr;
+  if (!was_loaded) {
+    last_load_ = std::chrono::steady_clock::now();
+    room_changed_ = true;  // for the other lane's jobs on it
+  }
+  return on;
+}
+
+Result<EngineLoop::Admission> EngineLoop::try_to_admit(HeldBack& waiting) {
+  const JobTable::Handed& handed = waiting.job;
   const auto& record = handed.record;
   if (parts_.table.cancel_wanted(handed.ticket)) {
     return fail(ErrorCode::kCanceled, "job " + record.name, "it was canceled before it began");
@@ -218,7 +285,7 @@ Result<EngineLoop::Admission> EngineLoop::admit(const JobTable::Handed& handed) 
   RunningJob::Setup setup{.handed = handed};
   KVFS_ASSIGN(setup.params, resolve_params(record.params));
   KVFS_ASSIGN(setup.card, parts_.catalog.card(setup.params.model));
-  KVFS_ASSIGN(auto* on, models_.get(*setup.card));
+  KVFS_ASSIGN(auto* on, model_for(waiting, *setup.card));
   if (on == nullptr) return Admission::kLater;
   const auto lane =
       record.kind == store::JobKind::kFeed ? JobTable::Lane::kFeeds : JobTable::Lane::kAnswers;

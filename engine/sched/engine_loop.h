@@ -8,6 +8,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -54,9 +55,18 @@ class EngineLoop {
   bool round();
   bool keep_ended();
   void begin_jobs();
-  bool admit(JobTable::Lane lane);
+  // A job that found no room, in front of all later ones of its lane on its model.
+  struct HeldBack {
+    JobTable::Handed job;
+    const model::ModelCard* awaited = nullptr;    // the model, where that is not to be had
+    std::chrono::steady_clock::time_point since;  // awaited
+  };
+  bool admit(JobTable::Lane lane, bool again);
   enum class Admission { kIn, kLater };
-  Result<Admission> admit(const JobTable::Handed& handed);
+  bool admit(HeldBack& waiting);
+  Result<Admission> try_to_admit(HeldBack& waiting);
+  Result<LoadedModel*> model_for(HeldBack& waiting, const model::ModelCard& card);
+  const model::ModelCard* owed() const;
   bool fits(const RunningJob& job);
   bool obey_words();
   bool bring_in(Deadline deadline);
@@ -81,9 +91,10 @@ class EngineLoop {
   LoadedModels models_;
 
   // The engine thread's own.
-  Jobs jobs_;                                                 // the longest unserved first
-  std::array<std::optional<JobTable::Handed>, 2> held_back_;  // by lane: no room yet
-  bool room_changed_ = false;                                 // since they were held back
+  Jobs jobs_;                                       // the longest unserved first
+  std::array<std::vector<HeldBack>, 2> held_back_;  // by lane, one a model
+  bool room_changed_ = false;                       // since they were held back
+  std::chrono::steady_clock::time_point last_load_;
   std::size_t turn_ = 0;
 
   std::atomic<std::uint64_t> prefilled_{0}, decoded_{0}, restored_{0}, prefix_hits_{0};

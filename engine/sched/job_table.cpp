@@ -257,12 +257,15 @@ std::optional<JobTable::Handed> JobTable::give_up(JobTicket ticket) {
   return handed(*job);
 }
 
-std::optional<JobTable::Handed> JobTable::take(Lane lane) {
+std::optional<JobTable::Handed> JobTable::take(
+    Lane lane, const std::function<bool(const store::JobRecord&)>& suits) {
   const std::lock_guard lock(mutex_);
   auto& waiting = ready_[static_cast<std::size_t>(lane)];
-  if (waiting.empty()) return std::nullopt;
-  Job& job = *find(*waiting.begin());
-  waiting.erase(waiting.begin());
+  const auto it =
+      std::ranges::find_if(waiting, [&](JobTicket ticket) { return suits(look(ticket)->record); });
+  if (it == waiting.end()) return std::nullopt;
+  Job& job = *find(*it);
+  waiting.erase(it);
   job.phase = Phase::kTaken;
   return handed(job);
 }

@@ -72,7 +72,8 @@ class JobTable {
   // --- running ----------------------------------------------------------------------------------
   std::vector<std::pair<JobTicket, JobId>> to_begin();  // each once; the caller fixes their bases
   void begun(JobTicket ticket, VersionId base);
-  std::optional<Handed> take(Lane lane);  // the eldest that has begun
+  // The eldest that has begun and suits the engine.
+  std::optional<Handed> take(Lane lane, const std::function<bool(const store::JobRecord&)>& suits);
   bool cancel_wanted(JobTicket ticket) const;
   void progress(JobTicket ticket, const Progress& progress);
   Result<std::pair<Cancel, Handed>> cancel(StateId state, const std::string& name);

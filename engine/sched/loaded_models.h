@@ -1,16 +1,20 @@
-// Models whose weights are on the device. The least recently used one that no job runs on makes
-// room for another. Engine thread only, but for names() and device().
+// Models whose weights are on the device, within a budget of memory: weights and KV of all of them
+// together, known from their cards before anything is loaded. The least recently used one that no
+// job runs on makes room for another; a model with jobs stays. Engine thread only, but for names(),
+// loading() and device().
 #pragma once
 
 #include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/model/model.h"
 #include "engine/sched/residency.h"
+#include "engine/sched/scheduler.h"
 
 namespace kvfs::sched {
 
@@ -33,32 +37,48 @@ struct LoadedModel {
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
   std::uint64_t token_bytes() const;  // of KV, all layers
+  std::uint64_t memory() const;       // that it may take: weights and KV budget
 };
 
 class LoadedModels {
  public:
-  LoadedModels(LoadModel load, model::LoadOptions options, const Planner& assumed,
+  struct Limits {
+    std::uint64_t memory = 0;  // bytes; 0: as much as the device gives
+    bool several = false;      // models are known: one leaves half of what is free to the next
+  };
+  LoadedModels(LoadModel load, model::LoadOptions options, Limits limits, const Planner& assumed,
                store::Store& store, std::function<void()> wake)
       : load_(std::move(load)),
         options_(std::move(options)),
+        limits_(limits),
         assumed_(assumed),
         store_(store),
         wake_(std::move(wake)) {}
 
-  // Loads it if need be. Null: jobs on other models must end first.
-  Result<LoadedModel*> get(const model::ModelCard& card);
+  // Loads it if need be. owed: the model that has been waited for too long (or null): others are
+  // not to be had while they are in its way. Null: jobs on other models must end first. kTooLarge:
+  // it is more than the budget, whatever else is unloaded.
+  Result<LoadedModel*> get(const model::ModelCard& card, const model::ModelCard* owed = nullptr);
   std::list<std::unique_ptr<LoadedModel>>& all() { return loaded_; }
+  bool holds(const model::ModelCard& card) const;
   void clear();
 
   std::vector<std::string> names() const;
+  std::optional<Loading> loading() const;
   std::string device() const;
 
  private:
+  Status check_size(const model::ModelCard& card) const;
+  std::uint64_t free_memory() const;
+  bool in_the_way(const model::ModelCard& card, const model::ModelCard& owed) const;
+  bool has_room(const model::ModelCard& card);
+  Result<std::unique_ptr<model::Model>> load(const model::ModelCard& card);
   bool unload_one();
   void publish();
 
   const LoadModel load_;
   const model::LoadOptions options_;
+  const Limits limits_;
   const Planner assumed_;  // of a model that was just loaded
   store::Store& store_;
   const std::function<void()> wake_;
@@ -66,6 +86,7 @@ class LoadedModels {
 
   mutable std::mutex mutex_;  // guards what other threads look at
   std::vector<std::string> names_;
+  std::optional<Loading> loading_;
   std::string device_;
 };
 

@@ -293,6 +293,7 @@ Counters Scheduler::counters() const {
 
 std::string Scheduler::device() const { return impl_->engine.models().device(); }
 std::vector<std::string> Scheduler::loaded_models() const { return impl_->engine.models().names(); }
+std::optional<Loading> Scheduler::loading() const { return impl_->engine.models().loading(); }
 
 void Scheduler::stop() {
   Impl& impl = *impl_;

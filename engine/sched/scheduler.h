@@ -14,10 +14,12 @@
 // start again, once, on the version they had begun on, with the same seed.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,8 +33,13 @@
 namespace kvfs::sched {
 
 struct SchedulerOptions {
-  int threads = 0;                      // CPU threads of the model; 0: one a physical core
-  std::uint64_t kv_budget = 0;          // bytes of KV on the device; 0: the model's choice
+  int threads = 0;              // CPU threads of the model; 0: one a physical core
+  std::uint64_t kv_budget = 0;  // bytes of KV of a model; 0: what the memory leaves
+  // Bytes of weights and KV of all loaded models; 0: four fifths of the machine's (or its control
+  // group's), on a GPU what the driver gives. The least recently used idle model goes first.
+  std::uint64_t memory = 0;
+  // How long jobs on a loaded model may go before those that wait for another in its place.
+  std::chrono::milliseconds model_patience{2000};
   std::size_t queue_limit = 4096;       // jobs; more are refused with kAgain
   std::size_t finished_per_state = 64;  // finished jobs (and replies) kept a state
   bool share_prefixes = false;          // across owners
@@ -69,6 +76,11 @@ struct Counters {
   std::uint64_t queued = 0, running = 0;
   // Measured on the model used last; 0: not yet.
   double prefill_tokens_per_second = 0, restore_bytes_per_second = 0;
+};
+
+struct Loading {  // a model whose weights are being read
+  std::string name;
+  int percent = 0;
 };
 
 struct Event {
@@ -117,6 +129,7 @@ class Scheduler {
   Counters counters() const;
   std::string device() const;  // of the loaded model, "" while none is
   std::vector<std::string> loaded_models() const;
+  std::optional<Loading> loading() const;
 
   // Running jobs stop after the step they are in; theirs and the queued ones' rows stay, to be
   // taken up at the next start. Open replies end with kInterrupted.

@@ -74,10 +74,13 @@ std::string root_status(store::Store& store, Scheduler& scheduler, Catalog& cata
   const auto counters = scheduler.counters();
   const auto statistics = store.statistics();
   const auto loaded = scheduler.loaded_models();
+  const auto loading = scheduler.loading();
   std::string models;
   for (const auto& name : catalog.names()) {
     models += (models.empty() ? "" : ", ") + name;
     if (std::ranges::find(loaded, name) != loaded.end()) models += " (loaded)";
+    if (loading && loading->name == name)
+      models += fmt::format(" (loading {} %)", loading->percent);
   }
   const double ratio = statistics.bytes_unique == 0
                            ? 1.0

@@ -107,11 +107,12 @@ TEST_F(ConfigTest, RelativePathsBecomeAbsolute) {
 
 TEST_F(ConfigTest, ValuesMeanWhatTheHelpSays) {
   const Config got = config({"--device", "cuda:3", "--compute", "reference", "--kv-budget", "2G",
-                             "--listen", "[::1]:8470", "--threads", "8"});
+                             "--memory", "12g", "--listen", "[::1]:8470", "--threads", "8"});
   EXPECT_EQ(got.device.kind, model::DeviceChoice::Kind::kCuda);
   EXPECT_EQ(got.device.index, 3);
   EXPECT_EQ(got.compute, model::Compute::kReference);
   EXPECT_EQ(got.kv_budget, std::uint64_t{2} << 30);
+  EXPECT_EQ(got.memory, std::uint64_t{12} << 30);
   ASSERT_TRUE(got.listen);
   EXPECT_EQ(got.listen->host, "::1");
   EXPECT_EQ(got.listen->port, 8470);

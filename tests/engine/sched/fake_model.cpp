@@ -226,6 +226,8 @@ Result<std::unique_ptr<model::ModelCard>> fake_card(const std::filesystem::path&
   card->info.name = path.stem().string();
   card->info.path = path;
   card->info.architecture = "fake";
+  if (const auto it = controls.weights.find(card->info.name); it != controls.weights.end())
+    card->info.resident_bytes = it->second;
   card->info.context_length = kContext;
   card->info.vocab_size = kVocab;
   card->info.layers.assign(kLayers, LayerShape{1, kWidth, kWidth});

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,7 @@ struct FakeControls {
   std::atomic<std::uint64_t> positions_used{0};
   std::atomic<std::uint64_t> budget_positions{1 << 20};
   std::string kernel_class = "fake-1";  // set before loading
+  std::map<std::string, std::uint64_t> weights;  // bytes in memory, by name; set before loading
   DType kv_dtype = DType::kF32;
 };
 
