@@ -283,6 +283,8 @@ std::string Scheduler::status_text(StateId state) {
   return out;
 }
 
+void Scheduler::advanced(StateId state) { impl_->tell({Event::Kind::kAdvanced, state, {}}); }
+
 bool Scheduler::busy(StateId state) { return impl_->table.busy(state); }
 
 Counters Scheduler::counters() const {

@@ -118,6 +118,8 @@ class Scheduler {
   std::vector<std::string> reply_names(StateId state);
   std::vector<JobView> jobs(StateId state);  // newest first, announced ones without an id
   std::string status_text(StateId state);    // status_line of each
+  // The state has another version that is no job's doing: the listener hears of it, on this thread.
+  void advanced(StateId state);
   bool busy(StateId state);                  // a job that would change it is queued or running
 
   // Before a state's removal: takes no more jobs on it, cancels those it has, and calls done when

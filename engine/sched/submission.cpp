@@ -5,6 +5,7 @@
 #include <random>
 
 #include "engine/sched/prompt.h"
+#include "engine/sched/verbs.h"
 
 namespace kvfs::sched {
 namespace {
@@ -47,12 +48,25 @@ std::uint64_t fresh_seed() {
   return std::uint64_t{device()} << 32U | device();
 }
 
+// A snapshot stays what it is; a copy that has not arrived has nothing to go on from yet.
+Status check_ready(store::Store& store, StateId id, const store::StateRecord& state) {
+  if (state.snapshot) {
+    return fail(ErrorCode::kPermission, "snapshot " + state.name, "it is read-only",
+                "fork it and ask the fork");
+  }
+  KVFS_ASSIGN(const auto staged, store.staged(id));
+  if (std::ranges::none_of(staged, [](const auto& e) { return is_data_path(e.name); })) return {};
+  return fail(ErrorCode::kAgain, "state " + state.name, "a copy onto it is incomplete",
+              "see status for what is missing");
+}
+
 }  // namespace
 
 Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryCache& histories,
                                  KnownTexts& known, const Submission& submission, bool changing) {
   KVFS_TRY(check_name(submission.name));
   KVFS_ASSIGN(const auto state, store.state(submission.state));
+  KVFS_TRY(check_ready(store, submission.state, state));
   KVFS_ASSIGN(auto params, all_params(state.params, submission.overrides));
   const bool step = submission.kind == store::JobKind::kStep;
   if (step) {

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <memory>
+
+#include <fmt/format.h>
 
 #include "engine/store/write_transaction.h"
 
@@ -63,11 +66,16 @@ void create(store::Store& store, store::StateRecord record, StateId origin,
         auto made = record;
         if (origin) {
           KVFS_ASSIGN(const auto source, tx.state(origin));
+          if (source.snapshot && made.parent == origin) {
+            return fail(ErrorCode::kPermission, "state " + made.name,
+                        "a snapshot is read-only, nothing can be made in it",
+                        "fork it to another place");
+          }
           made.version = source.version;
           made.params.insert(source.params.begin(), source.params.end());
         }
         KVFS_ASSIGN(*id, tx.create_state(made));
-        return {};
+        return origin ? tx.copy_nodes(origin, *id) : Status();
       },
       [id, done = std::move(done)](Status written) {
         done(written ? Result<StateId>(*id) : fail(written.error()));
@@ -98,16 +106,34 @@ void fork_state(store::Store& store, StateId source, StateId parent, std::string
   create(store, new_record(parent, name, owner), source, std::move(done));
 }
 
+void take_snapshot(store::Store& store, StateId state, std::string_view name,
+                   std::function<void(Result<StateId>)> done) {
+  if (const auto fine = check_name({}, name); !fine) return done(fail(fine.error()));
+  const auto id = std::make_shared<StateId>();  // with the two callbacks
+  store.write_async(
+      [state, name = std::string(name), id](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(*id, tx.create_snapshot(state, name, now_ns()));
+        return {};
+      },
+      [id, done = std::move(done)](Status written) {
+        done(written ? Result<StateId>(*id) : fail(written.error()));
+      });
+}
+
+void set_pinned(store::Store& store, StateId state, bool pinned, std::function<void(Status)> done) {
+  store.write_async(
+      [state, pinned](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(auto record, tx.state(state));
+        record.pinned = pinned;
+        return tx.update_state(state, record);
+      },
+      std::move(done));
+}
+
 void remove_state(store::Store& store, Scheduler& scheduler, StateId state,
                   std::function<void(Status)> done) {
-  const auto record = store.state(state);
-  if (!record) return done(fail(record.error()));
-  const auto children = store.list(state, "", 1);
-  if (!children) return done(fail(children.error()));
-  if (!children->empty()) {  // before its jobs are canceled; the transaction looks again
-    return done(fail(ErrorCode::kNotEmpty, "state " + record->name,
-                     "it has children, such as " + children->front().name, "remove these first"));
-  }
+  // Before its jobs are canceled; the transaction looks again.
+  if (auto removable = store.removable(state); !removable) return done(std::move(removable));
   scheduler.forget(state, [&store, &scheduler, state, done = std::move(done)] {
     store.write_async([state](store::WriteTransaction& tx) { return tx.remove_state(state); },
                       [&scheduler, state, done](Status removed) {
@@ -135,6 +161,10 @@ void set_param(store::Store& store, StateId state, std::string_view name, std::s
       [state, name = std::string(name),
        kept = *std::move(kept)](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(auto record, tx.state(state));
+        if (record.snapshot) {
+          return fail(ErrorCode::kPermission, "parameter " + name, "a snapshot is read-only",
+                      "fork it");
+        }
         if (kept.empty()) {
           record.params.erase(name);
         } else {
@@ -146,23 +176,55 @@ void set_param(store::Store& store, StateId state, std::string_view name, std::s
       std::move(done));
 }
 
+bool is_data_path(std::string_view path) {
+  return path == "state.json" || path == "text" || path == "tokens.npy" ||
+         layer_of_path(path).has_value();
+}
+
+std::string layer_path(std::size_t layer) {
+  return fmt::format("kv/layer-{:03}.safetensors", layer);
+}
+
+std::optional<std::uint16_t> layer_of_path(std::string_view path) {
+  constexpr std::string_view kPrefix = "kv/layer-";
+  std::uint16_t layer = 0;
+  if (!path.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view digits = path.substr(kPrefix.size());
+  std::from_chars(digits.data(), digits.data() + digits.size(), layer);
+  if (layer_path(layer) != path) return std::nullopt;
+  return layer;
+}
+
+namespace {
+
+// The state or, after its name and '@', the snapshot; nothing when there is neither.
+Result<StateId> step_down(store::Store& store, StateId at, std::string_view part, bool last) {
+  const auto entry = store.lookup(at, part);
+  if (entry && entry->kind == store::NameEntry::Kind::kState) return entry->state;
+  if (!entry && entry.error().code != ErrorCode::kNotFound) return fail(entry.error());
+  const auto sign = part.rfind('@');
+  if (!last || sign == std::string_view::npos) return StateId{};
+  const auto of = store.lookup(at, part.substr(0, sign));
+  if (!of || of->kind != store::NameEntry::Kind::kState) return StateId{};
+  return store.snapshot(of->state, part.substr(sign + 1));
+}
+
+}  // namespace
+
 Result<StateId> resolve(store::Store& store, std::string_view path) {
+  while (path.ends_with('/')) path.remove_suffix(1);
   StateId at;
   std::string_view rest = path;
   while (!rest.empty()) {
     const auto part = rest.substr(0, rest.find('/'));
     rest.remove_prefix(std::min(rest.size(), part.size() + 1));
     if (part.empty()) continue;
-    const auto entry = store.lookup(at, part);
-    if (!entry && entry.error().code != ErrorCode::kNotFound) return fail(entry.error());
-    if (!entry || entry->kind != store::NameEntry::Kind::kState) {
-      return fail(
-          ErrorCode::kNotFound, "state " + std::string(path),
-          "there is no state " +
-              std::string(path.substr(0, static_cast<std::size_t>(part.end() - path.begin()))),
-          "create it, or look at what there is with kvfs ls");
-    }
-    at = entry->state;
+    KVFS_ASSIGN(at, step_down(store, at, part, rest.empty()));
+    if (at) continue;
+    const auto until = static_cast<std::size_t>(part.data() + part.size() - path.data());
+    return fail(ErrorCode::kNotFound, "state " + std::string(path),
+                "there is no state " + std::string(path.substr(0, until)),
+                "create it, or look at what there is with kvfs ls");
   }
   if (!at) {
     return fail(ErrorCode::kInvalid, "state " + std::string(path), "the name is empty",
@@ -175,9 +237,10 @@ Result<std::string> path_of(store::Store& store, StateId state) {
   std::string path;
   while (state) {
     KVFS_ASSIGN(const auto record, store.state(state));
-    path = record.name + (path.empty() ? "" : "/" + path);
+    path = (record.snapshot ? "@" : "/") + record.name + path;
     state = record.parent;
   }
+  if (!path.empty()) path.erase(0, 1);
   return path;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,7 +27,12 @@ void create_state(store::Store& store, StateId parent, std::string_view name, co
 // A fork anywhere: `kvfs fork SRC DST`.
 void fork_state(store::Store& store, StateId source, StateId parent, std::string_view name,
                 const Owner& owner, std::function<void(Result<StateId>)> done);
-// Cancels its jobs, then drops it. kNotEmpty: children.
+// A read-only state under a name of its own among the state's snapshots.
+void take_snapshot(store::Store& store, StateId state, std::string_view name,
+                   std::function<void(Result<StateId>)> done);
+void set_pinned(store::Store& store, StateId state, bool pinned, std::function<void(Status)> done);
+// A state or a snapshot. Cancels its jobs, then drops it. kNotEmpty: children, snapshots or users'
+// files; kPermission: pinned.
 void remove_state(store::Store& store, Scheduler& scheduler, StateId state,
                   std::function<void(Status)> done);
 void rename_state(store::Store& store, StateId state, StateId new_parent, std::string_view new_name,
@@ -39,7 +45,12 @@ void set_param(store::Store& store, StateId state, std::string_view name, std::s
 // ask, replies, status, ctl, .snap.
 bool is_reserved_name(std::string_view name);
 
-// "a/b/c" → the state; kNotFound names the part that is missing.
+// Of a state's data, as a path below it: state.json, text, tokens.npy, kv/layer-007.safetensors.
+bool is_data_path(std::string_view path);
+std::string layer_path(std::size_t layer);
+std::optional<std::uint16_t> layer_of_path(std::string_view path);
+
+// "a/b/c" → the state, "a/b@c" → its snapshot; kNotFound names the part that is missing.
 Result<StateId> resolve(store::Store& store, std::string_view path);
 Result<std::string> path_of(store::Store& store, StateId state);
 

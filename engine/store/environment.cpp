@@ -13,8 +13,10 @@ namespace kvfs::store {
 namespace {
 
 constexpr const char* kTableNames[kTables] = {
-    "meta",  "chunks", "blocks", "block_digests", "block_references", "versions", "states",
-    "names", "prefix", "files",  "jobs",          "state_jobs"};
+    "meta",     "chunks",     "blocks",          "block_digests", "block_references",
+    "versions", "states",     "names",           "prefix",        "files",
+    "jobs",     "state_jobs", "snapshots",       "staged",        "nodes",
+    "extents",  "pieces",     "piece_references"};
 
 constexpr std::uint64_t kSmallestMap = std::uint64_t{1} << 30;
 constexpr unsigned kReaders = 1024;

@@ -28,13 +28,19 @@ enum class Table : std::uint8_t {
   kBlockReferences,  // BlockId → u32
   kVersions,         // VersionId → VersionRecord
   kStates,           // StateId → StateRecord
-  kNames,            // StateId of the directory, name → kind, StateId
+  kNames,            // StateId of the directory, name → kind, StateId or FileId
   kPrefix,           // BlockKey → BlockId
   kFiles,            // StateId, FileArea, name → FileRecord
   kJobs,             // JobId → JobRecord
   kStateJobs,        // StateId, JobId → nothing
+  kSnapshots,        // StateId, name → kind, StateId of the snapshot
+  kStaged,           // StateId, path → kind, FileId
+  kNodes,            // FileId → FileNode
+  kExtents,          // FileId, u64 number → PieceId
+  kPieces,           // PieceId → bytes
+  kPieceReferences,  // PieceId → u32
 };
-inline constexpr int kTables = 12;
+inline constexpr int kTables = 18;
 
 class Txn {
  public:

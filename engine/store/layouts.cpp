@@ -9,9 +9,11 @@ namespace {
 
 constexpr std::uint8_t kChunkLayout = 1;
 constexpr std::uint8_t kVersionLayout = 2;  // 1: all layers are full
-constexpr std::uint8_t kStateLayout = 1;
-constexpr std::uint8_t kJobLayout = 2;  // 1: without what became of the base, and without times
+constexpr std::uint8_t kStateLayout = 2;    // 1: neither snapshots nor pins
+constexpr std::uint8_t kJobLayout = 2;      // 1: without what became of the base, and without times
 constexpr std::uint8_t kFileLayout = 1;
+constexpr std::uint8_t kNodeLayout = 1;
+constexpr std::uint8_t kSnapshotFlag = 1, kPinnedFlag = 2;
 
 void put_params(ByteWriter& out, const std::map<std::string, std::string>& params) {
   out.number(static_cast<std::uint32_t>(params.size()));
@@ -176,6 +178,8 @@ Bytes encode(const StateRecord& state) {
   out.number(state.advanced_ns);
   out.id(state.version);
   put_params(out, state.params);
+  out.number(static_cast<std::uint8_t>((state.snapshot ? kSnapshotFlag : 0) |
+                                       (state.pinned ? kPinnedFlag : 0)));
   return out.take();
 }
 
@@ -193,6 +197,12 @@ Result<StateRecord> decode_state(ByteSpan bytes, const std::string& what) {
   state.advanced_ns = in.number<std::int64_t>();
   state.version = in.id<VersionId>();
   state.params = take_params(in);
+  if (bytes.front() >= 2) {
+    const auto flags = in.number<std::uint8_t>();
+    if ((flags & ~(kSnapshotFlag | kPinnedFlag)) != 0) spoil(in);
+    state.snapshot = (flags & kSnapshotFlag) != 0;
+    state.pinned = (flags & kPinnedFlag) != 0;
+  }
   return finish(in, std::move(state), what);
 }
 
@@ -277,6 +287,45 @@ Result<FileRecord> decode_file(ByteSpan bytes, const std::string& what) {
   file.changed_ns = in.number<std::int64_t>();
   file.content = in.text();
   return finish(in, std::move(file), what);
+}
+
+Bytes encode(const FileNode& node) {
+  ByteWriter out;
+  out.number(kNodeLayout);
+  out.number(static_cast<std::uint8_t>(node.kind));
+  out.number(static_cast<std::uint8_t>(node.linked));
+  out.number(node.uid);
+  out.number(node.gid);
+  out.number(node.mode);
+  out.number(node.size);
+  out.number(node.pieces);
+  out.number(node.modified_ns);
+  out.number(node.changed_ns);
+  out.text(node.target);
+  out.id(node.source);
+  out.number(static_cast<std::uint16_t>(node.source_part));
+  out.number(node.source_bytes);
+  return out.take();
+}
+
+Result<FileNode> decode_node(ByteSpan bytes, const std::string& what) {
+  ByteReader in(bytes);
+  KVFS_TRY(check_layout(in, kNodeLayout, what));
+  FileNode node;
+  node.kind = take_enum(in, FileKind::kSymlink);
+  node.linked = in.number<std::uint8_t>() != 0;
+  node.uid = in.number<std::uint32_t>();
+  node.gid = in.number<std::uint32_t>();
+  node.mode = in.number<std::uint32_t>();
+  node.size = in.number<std::uint64_t>();
+  node.pieces = in.number<std::uint64_t>();
+  node.modified_ns = in.number<std::int64_t>();
+  node.changed_ns = in.number<std::int64_t>();
+  node.target = in.text();
+  node.source = in.id<VersionId>();
+  node.source_part = static_cast<DataPart>(in.number<std::uint16_t>());
+  node.source_bytes = in.number<std::uint64_t>();
+  return finish(in, std::move(node), what);
 }
 
 // --- names --------------------------------------------------------------------------------------

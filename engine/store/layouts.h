@@ -15,6 +15,7 @@ Bytes encode(const VersionRecord& version);
 Bytes encode(const StateRecord& state);
 Bytes encode(const JobRecord& job);
 Bytes encode(const FileRecord& file);
+Bytes encode(const FileNode& node);
 
 Result<BlockRecord> decode_block(ByteSpan bytes, const std::string& what);
 Result<BlockSummary> decode_summary(ByteSpan bytes, const std::string& what);
@@ -22,6 +23,7 @@ Result<VersionRecord> decode_version(ByteSpan bytes, const std::string& what);
 Result<StateRecord> decode_state(ByteSpan bytes, const std::string& what);
 Result<JobRecord> decode_job(ByteSpan bytes, const std::string& what);
 Result<FileRecord> decode_file(ByteSpan bytes, const std::string& what);
+Result<FileNode> decode_node(ByteSpan bytes, const std::string& what);
 
 // What stands before a chunk's encoded bytes.
 struct ChunkHeader {

@@ -12,11 +12,14 @@
 #include <string_view>
 #include <vector>
 
+#include "codec/base/bytes.h"
 #include "codec/base/ids.h"
 #include "codec/base/kv.h"
 #include "codec/chunk/codec.h"
 
 namespace kvfs::store {
+
+using PieceId = Digest128<struct PieceTag>;  // XXH3-128 of a file piece's bytes
 
 struct Segment {
   std::uint16_t layer = 0;
@@ -110,6 +113,8 @@ struct StateRecord {
   std::int64_t advanced_ns = 0;               // of the current version
   VersionId version;                          // none: an empty state
   std::map<std::string, std::string> params;  // those set here; the rest are defaults
+  bool snapshot = false;  // of its parent, under a name of its own there; read-only
+  bool pinned = false;    // it cannot be removed
 };
 
 // On disk: never renumber.
@@ -162,13 +167,63 @@ struct JobRecord {
 // On disk: never renumber.
 enum class FileArea : std::uint8_t { kReply = 0, kSpool = 1, kUser = 2, kLogprobs = 3 };
 
-struct FileRecord {
-  FileId id;  // its inode, never reused
+struct FileRecord {  // what the daemon keeps beside a state: small, whole
+  FileId id;         // never reused
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint32_t mode = 0600;
   std::int64_t changed_ns = 0;
   std::string content;
+};
+
+// The files of a version, as the mount names them. On disk and in inode numbers: never renumber.
+enum class DataPart : std::uint16_t { kStateJson = 0, kText = 1, kTokens = 2, kFirstLayer = 8 };
+
+constexpr DataPart layer_part(std::uint16_t layer) {
+  return static_cast<DataPart>(static_cast<std::uint16_t>(DataPart::kFirstLayer) + layer);
+}
+
+// On disk: never renumber.
+enum class FileKind : std::uint8_t { kRegular = 0, kSymlink = 1 };
+
+inline constexpr std::uint64_t kPieceBytes = std::uint64_t{128} << 10;
+
+// A file of a user's: a note beside a state, or what is being copied onto a state's data. Its
+// contents are pieces of kPieceBytes, the last one shorter; where a piece is missing they are the
+// source's as far as source_bytes reach, and zeros beyond.
+struct FileNode {
+  FileKind kind = FileKind::kRegular;
+  bool linked = true;  // a name leads to it; false: it goes when nobody has it open any more
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint32_t mode = 0600;  // permission bits
+  std::uint64_t size = 0;
+  std::uint64_t pieces = 0;      // that are there
+  std::int64_t modified_ns = 0;  // since the epoch
+  std::int64_t changed_ns = 0;   // of anything
+  std::string target;            // of a link
+  VersionId source;              // held; none: no source
+  DataPart source_part = DataPart::kStateJson;
+  std::uint64_t source_bytes = 0;
+};
+
+// One name that leads to a FileNode.
+struct FilePlace {
+  StateId directory;    // none: states/
+  std::string name;     // staged: a path below the state, such as "kv/layer-000.safetensors"
+  bool staged = false;  // not beside the state's files: on its way to become one of them
+};
+
+struct FilePiece {
+  std::uint64_t number = 0;
+  Bytes bytes;  // at most kPieceBytes
+};
+
+// What a write changes of a file, in this order.
+struct FileWrite {
+  FileNode node;  // but kind, linked, pieces and target, which stay; source may only be dropped
+  std::uint64_t keep_below = ~std::uint64_t{0};  // pieces from this number on go
+  std::vector<FilePiece> pieces;
 };
 
 }  // namespace kvfs::store

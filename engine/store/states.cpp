@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "engine/store/file_nodes.h"
 #include "engine/store/files.h"
 #include "engine/store/jobs.h"
 #include "engine/store/keys.h"
@@ -19,23 +20,19 @@ std::string name_of(StateId id) { return "state " + std::to_string(id.value); }
 
 Key name_key(StateId parent, std::string_view name) { return Key().id(parent).name(name); }
 
-Result<NameEntry> parse_entry(std::string_view name, ByteSpan value) {
-  ByteReader in(value);
-  NameEntry entry{.kind = static_cast<NameEntry::Kind>(in.number<std::uint8_t>()),
-                  .name = std::string(name),
-                  .state = in.id<StateId>()};
-  if (!in.ok() || entry.kind > NameEntry::Kind::kSymlink) {
-    return fail(ErrorCode::kCorrupt, "name " + entry.name, "its record does not parse",
-                "run kvfsd --check");
-  }
-  return entry;
+// Where a state's name stands: a snapshot's among those of its parent.
+Table table_of(const StateRecord& state) {
+  return state.snapshot ? Table::kSnapshots : Table::kNames;
 }
 
-Status put_name(Txn& txn, StateId parent, std::string_view name, StateId state) {
-  ByteWriter out;
-  out.number(static_cast<std::uint8_t>(NameEntry::Kind::kState));
-  out.id(state);
-  return txn.put(Table::kNames, name_key(parent, name), out.bytes());
+Status put_name(Txn& txn, const StateRecord& state, StateId id) {
+  return txn.put(table_of(state), name_key(state.parent, state.name),
+                 encode_entry(NameEntry::Kind::kState, id.value));
+}
+
+Status erase_name(Txn& txn, const StateRecord& state) {
+  KVFS_TRY(txn.erase(table_of(state), name_key(state.parent, state.name)));
+  return {};
 }
 
 Status put_state(Txn& txn, StateId id, const StateRecord& state) {
@@ -43,10 +40,11 @@ Status put_state(Txn& txn, StateId id, const StateRecord& state) {
 }
 
 // The parent is there and the name free.
-Status require_place(const Txn& txn, StateId parent, std::string_view name) {
+Status require_place(const Txn& txn, StateId parent, std::string_view name,
+                     Table table = Table::kNames) {
   KVFS_TRY(check_name(name));
   if (parent) KVFS_TRY(require_state(txn, parent));
-  KVFS_ASSIGN(const auto taken, txn.get(Table::kNames, name_key(parent, name)));
+  KVFS_ASSIGN(const auto taken, txn.get(table, name_key(parent, name)));
   if (taken) return fail(ErrorCode::kExists, std::string(name), "the name is taken");
   return {};
 }
@@ -78,7 +76,73 @@ Status refuse_own_descendant(const Txn& txn, StateId id, StateId new_parent) {
   return {};
 }
 
+tl::unexpected<Error> not_empty(const std::string& name, const std::string& what) {
+  return fail(ErrorCode::kNotEmpty, "remove state " + name, "it has " + what, "remove these first");
+}
+
+// Rows of a table of names, those of one state, after a name.
+Result<std::vector<NameEntry>> list_rows(const Txn& txn, Table table, StateId parent,
+                                         std::string_view after, std::size_t limit) {
+  std::vector<NameEntry> entries;
+  const Key prefix = key_of(parent);
+  KVFS_ASSIGN(Cursor cursor, Cursor::open(txn, table));
+  KVFS_ASSIGN(bool found, cursor.seek(name_key(parent, after)));
+  while (found && entries.size() < limit && starts_with(cursor.key(), prefix)) {
+    const std::string_view name = as_text(cursor.key().subspan(sizeof(std::uint64_t)));
+    if (name != after) {
+      KVFS_ASSIGN(NameEntry entry, parse_entry(name, cursor.value()));
+      entries.push_back(std::move(entry));
+    }
+    KVFS_ASSIGN(found, cursor.next());
+  }
+  return entries;
+}
+
 }  // namespace
+
+Status require_removable(const Txn& txn, StateId id, const StateRecord& state) {
+  if (state.pinned) {
+    return fail(ErrorCode::kPermission, "remove state " + state.name, "it is pinned",
+                "unpin it first");
+  }
+  if (state.snapshot) return {};
+  KVFS_ASSIGN(const auto inside, list_names(txn, id, "", 1));
+  if (!inside.empty()) {
+    const bool child = inside.front().kind == NameEntry::Kind::kState;
+    return not_empty(
+        state.name,
+        (child ? "children, such as " : "files that users left, such as ") + inside.front().name);
+  }
+  KVFS_ASSIGN(const auto snapshots, list_snapshots(txn, id, 1));
+  if (!snapshots.empty()) {
+    return not_empty(state.name, "snapshots, such as " + snapshots.front().name);
+  }
+  return {};
+}
+
+Result<NameEntry> parse_entry(std::string_view name, ByteSpan value) {
+  ByteReader in(value);
+  NameEntry entry{.kind = static_cast<NameEntry::Kind>(in.number<std::uint8_t>()),
+                  .name = std::string(name)};
+  const auto id = in.number<std::uint64_t>();
+  if (!in.ok() || entry.kind > NameEntry::Kind::kSymlink) {
+    return fail(ErrorCode::kCorrupt, "name " + entry.name, "its record does not parse",
+                "run kvfsd --check");
+  }
+  if (entry.kind == NameEntry::Kind::kState) {
+    entry.state = StateId{id};
+  } else {
+    entry.file = FileId{id};
+  }
+  return entry;
+}
+
+Bytes encode_entry(NameEntry::Kind kind, std::uint64_t id) {
+  ByteWriter out;
+  out.number(static_cast<std::uint8_t>(kind));
+  out.number(id);
+  return out.take();
+}
 
 Status check_name(std::string_view name) {
   const auto refuse = [&](const char* why) {
@@ -113,19 +177,21 @@ Result<NameEntry> read_name(const Txn& txn, StateId parent, std::string_view nam
 
 Result<std::vector<NameEntry>> list_names(const Txn& txn, StateId parent, std::string_view after,
                                           std::size_t limit) {
-  std::vector<NameEntry> entries;
-  const Key prefix = key_of(parent);
-  KVFS_ASSIGN(Cursor cursor, Cursor::open(txn, Table::kNames));
-  KVFS_ASSIGN(bool found, cursor.seek(name_key(parent, after)));
-  while (found && entries.size() < limit && starts_with(cursor.key(), prefix)) {
-    const std::string_view name = as_text(cursor.key().subspan(sizeof(std::uint64_t)));
-    if (name != after) {
-      KVFS_ASSIGN(NameEntry entry, parse_entry(name, cursor.value()));
-      entries.push_back(std::move(entry));
-    }
-    KVFS_ASSIGN(found, cursor.next());
+  return list_rows(txn, Table::kNames, parent, after, limit);
+}
+
+Result<StateId> read_snapshot(const Txn& txn, StateId of, std::string_view name) {
+  KVFS_TRY(check_name(name));
+  KVFS_ASSIGN(const auto value, txn.get(Table::kSnapshots, name_key(of, name)));
+  if (!value) {
+    return fail(ErrorCode::kNotFound, "snapshot " + std::string(name), "the state has none such");
   }
-  return entries;
+  KVFS_ASSIGN(const NameEntry entry, parse_entry(name, *value));
+  return entry.state;
+}
+
+Result<std::vector<NameEntry>> list_snapshots(const Txn& txn, StateId of, std::size_t limit) {
+  return list_rows(txn, Table::kSnapshots, of, "", limit);
 }
 
 // --- WriteTransaction ---------------------------------------------------------------------------
@@ -137,26 +203,40 @@ Result<NameEntry> WriteTransaction::lookup(StateId parent, std::string_view name
 }
 
 Result<StateId> WriteTransaction::create_state(const StateRecord& record) {
-  KVFS_TRY(require_place(scope_.txn, record.parent, record.name));
+  KVFS_TRY(require_place(scope_.txn, record.parent, record.name, table_of(record)));
   KVFS_TRY(adopt(scope_, record.version));
   const StateId id{scope_.counters.next_inode++};
   KVFS_TRY(put_state(scope_.txn, id, record));
-  KVFS_TRY(put_name(scope_.txn, record.parent, record.name, id));
+  KVFS_TRY(put_name(scope_.txn, record, id));
   ++scope_.counters.statistics.states;
+  return id;
+}
+
+Result<StateId> WriteTransaction::create_snapshot(StateId of, std::string_view name,
+                                                  std::int64_t now_ns) {
+  KVFS_ASSIGN(StateRecord record, read_state(scope_.txn, of));
+  if (record.snapshot) {
+    return fail(ErrorCode::kPermission, "snapshot " + std::string(name),
+                "a snapshot has no snapshots of its own", "take one of a fork of it");
+  }
+  record.parent = of;
+  record.name = name;
+  record.snapshot = true;
+  record.pinned = false;
+  record.created_ns = now_ns;
+  KVFS_ASSIGN(const StateId id, create_state(record));
+  KVFS_TRY(copy_nodes(of, id));
   return id;
 }
 
 Status WriteTransaction::remove_state(StateId id) {
   KVFS_ASSIGN(const StateRecord state, read_state(scope_.txn, id));
-  KVFS_ASSIGN(const auto children, list_names(scope_.txn, id, "", 1));
-  if (!children.empty()) {
-    return fail(ErrorCode::kNotEmpty, "remove state " + state.name,
-                "it has children, such as " + children.front().name, "remove these first");
-  }
+  KVFS_TRY(require_removable(scope_.txn, id, state));
   KVFS_TRY(abandon(scope_, state.version));
+  KVFS_TRY(remove_nodes_of(scope_, id));
   KVFS_TRY(remove_files_of(scope_.txn, id));
   KVFS_TRY(remove_finished_jobs_of(scope_.txn, id));
-  KVFS_TRY(scope_.txn.erase(Table::kNames, name_key(state.parent, state.name)));
+  KVFS_TRY(erase_name(scope_.txn, state));
   KVFS_TRY(scope_.txn.erase(Table::kStates, key_of(id)));
   --scope_.counters.statistics.states;
   return {};
@@ -165,12 +245,16 @@ Status WriteTransaction::remove_state(StateId id) {
 Status WriteTransaction::rename_state(StateId id, StateId new_parent, std::string_view new_name) {
   KVFS_ASSIGN(StateRecord state, read_state(scope_.txn, id));
   if (state.parent == new_parent && state.name == new_name) return {};
-  KVFS_TRY(require_place(scope_.txn, new_parent, new_name));
+  if (state.snapshot && state.parent != new_parent) {
+    return fail(ErrorCode::kInvalid, "move snapshot " + state.name,
+                "it is one of the state it was taken of", "fork it");
+  }
+  KVFS_TRY(require_place(scope_.txn, new_parent, new_name, table_of(state)));
   KVFS_TRY(refuse_own_descendant(scope_.txn, id, new_parent));
-  KVFS_TRY(scope_.txn.erase(Table::kNames, name_key(state.parent, state.name)));
+  KVFS_TRY(erase_name(scope_.txn, state));
   state.parent = new_parent;
   state.name = new_name;
-  KVFS_TRY(put_name(scope_.txn, new_parent, new_name, id));
+  KVFS_TRY(put_name(scope_.txn, state, id));
   return put_state(scope_.txn, id, state);
 }
 
@@ -180,6 +264,7 @@ Status WriteTransaction::update_state(StateId id, const StateRecord& record) {
   state.parent = stored.parent;
   state.name = stored.name;
   state.version = stored.version;
+  state.snapshot = stored.snapshot;
   return put_state(scope_.txn, id, state);
 }
 

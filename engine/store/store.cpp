@@ -1,6 +1,7 @@
 #include "engine/store/store.h"
 
 #include <future>
+#include <limits>
 #include <memory>
 
 #include "codec/base/log.h"
@@ -9,6 +10,7 @@
 #include "engine/store/blocks.h"
 #include "engine/store/codec_pool.h"
 #include "engine/store/collector.h"
+#include "engine/store/file_nodes.h"
 #include "engine/store/files.h"
 #include "engine/store/jobs.h"
 #include "engine/store/keys.h"
@@ -70,7 +72,8 @@ struct Store::Impl {
     KVFS_ASSIGN(const Txn txn, environment->begin_read());
     return read(txn);
   }
-  void write(std::function<Status(WriteTransaction&)> body, Writer::Done done);
+  void write(std::function<Status(WriteTransaction&)> body, Writer::Done done,
+             std::size_t weight = 0);
 
   // In order of construction; each uses those above it.
   StoreLock lock;
@@ -92,6 +95,10 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
   {
     KVFS_ASSIGN(Txn txn, environment->begin_write());
     KVFS_TRY(check_format(txn));
+    KVFS_ASSIGN(Counters counters, load_counters(txn));
+    TransactionScope scope{.txn = txn, .counters = counters};
+    KVFS_TRY(reap_unlinked(scope));
+    KVFS_TRY(finish_transaction(scope));
     KVFS_TRY(txn.commit());
   }
   KVFS_ASSIGN(const auto leftovers, unreferenced_blocks(*environment));
@@ -192,6 +199,43 @@ Result<std::vector<std::string>> Store::files(StateId state, FileArea area) {
   return impl_->reading([&](const Txn& txn) { return list_files(txn, state, area); });
 }
 
+Status Store::removable(StateId id) {
+  return impl_->reading([&](const Txn& txn) -> Status {
+    KVFS_ASSIGN(const StateRecord state, read_state(txn, id));
+    return require_removable(txn, id, state);
+  });
+}
+
+Result<StateId> Store::snapshot(StateId of, std::string_view name) {
+  return impl_->reading([&](const Txn& txn) { return read_snapshot(txn, of, name); });
+}
+
+Result<std::vector<NameEntry>> Store::snapshots(StateId of) {
+  return impl_->reading([&](const Txn& txn) {
+    return list_snapshots(txn, of, std::numeric_limits<std::size_t>::max());
+  });
+}
+
+Result<FileNode> Store::node(FileId id) {
+  return impl_->reading([&](const Txn& txn) { return read_node(txn, id); });
+}
+
+Result<std::optional<Bytes>> Store::piece(FileId id, std::uint64_t number) {
+  return impl_->reading([&](const Txn& txn) { return read_piece(txn, id, number); });
+}
+
+Result<std::optional<std::uint64_t>> Store::next_piece(FileId id, std::uint64_t from) {
+  return impl_->reading([&](const Txn& txn) { return find_piece(txn, id, from); });
+}
+
+Result<NameEntry> Store::staged(StateId state, std::string_view path) {
+  return impl_->reading([&](const Txn& txn) { return read_staged(txn, state, path); });
+}
+
+Result<std::vector<NameEntry>> Store::staged(StateId state) {
+  return impl_->reading([&](const Txn& txn) { return list_staged(txn, state); });
+}
+
 StoreStatistics Store::statistics() {
   const auto counters = impl_->reading([&](const Txn& txn) { return load_counters(txn); });
   if (!counters) KVFS_ERROR("statistics: {}", counters.error().message());
@@ -264,11 +308,12 @@ Status Store::write(const std::function<Status(WriteTransaction&)>& body) {
 }
 
 void Store::write_async(std::function<Status(WriteTransaction&)> body,
-                        std::function<void(Status)> done) {
-  impl_->write(std::move(body), std::move(done));
+                        std::function<void(Status)> done, std::size_t weight) {
+  impl_->write(std::move(body), std::move(done), weight);
 }
 
-void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::Done done) {
+void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::Done done,
+                        std::size_t weight) {
   // Owned by the task's two functions, which std::function wants to be copyable.
   auto orphans = std::make_shared<std::vector<BlockId>>();
   writer.submit(
@@ -284,7 +329,8 @@ void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::D
       [this, done = std::move(done), orphans](Status status) {
         if (status) collector.orphaned(*orphans);
         done(std::move(status));
-      });
+      },
+      weight);
 }
 
 Result<std::uint64_t> Store::collect() { return impl_->collector.collect(); }

@@ -38,6 +38,7 @@ struct NameEntry {
   enum class Kind : std::uint8_t { kState = 0, kFile = 1, kSymlink = 2 } kind = Kind::kState;
   std::string name;
   StateId state;  // kState
+  FileId file;    // the others
 };
 
 // A block to add: tokens of one block and, per layer, the pieces that hold their KV (fewer
@@ -92,6 +93,19 @@ class Store {
   Result<std::vector<std::pair<JobId, JobRecord>>> jobs_of(StateId state);  // ascending id
   Result<FileRecord> file(StateId state, FileArea area, std::string_view name);
   Result<std::vector<std::string>> files(StateId state, FileArea area);
+  // Why the state cannot be removed: it is pinned, or children, snapshots or files are in the way.
+  Status removable(StateId id);
+  // A state's snapshots, in byte order of names.
+  Result<StateId> snapshot(StateId of, std::string_view name);
+  Result<std::vector<NameEntry>> snapshots(StateId of);
+  // Users' files. Those beside a state are found by lookup() and list(), with its children.
+  Result<FileNode> node(FileId id);
+  Result<std::optional<Bytes>> piece(FileId id, std::uint64_t number);  // nothing: not there
+  // The first piece from `from` on that is there.
+  Result<std::optional<std::uint64_t>> next_piece(FileId id, std::uint64_t from);
+  // What is being copied onto a state's data, in byte order of paths.
+  Result<NameEntry> staged(StateId state, std::string_view path);
+  Result<std::vector<NameEntry>> staged(StateId state);
   StoreStatistics statistics();
   // Reads everything: checksums, references, counts. Jobs may run meanwhile.
   Result<VerifyReport> verify();
@@ -105,7 +119,9 @@ class Store {
   std::optional<BlockPin> pin(BlockId id);
 
   Status write(const std::function<Status(WriteTransaction&)>& body);
-  void write_async(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done);
+  // weight: about the bytes it will write, which bounds what shares its commit.
+  void write_async(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done,
+                   std::size_t weight = 0);
 
   // Frees chunks and blocks that nothing refers to, in small transactions; jobs may run meanwhile.
   // Returns the encoded bytes freed. Also runs by itself soon after references were dropped.

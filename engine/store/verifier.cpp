@@ -6,6 +6,7 @@
 
 #include "engine/store/blocks.h"
 #include "engine/store/digests.h"
+#include "engine/store/file_nodes.h"
 #include "engine/store/jobs.h"
 #include "engine/store/keys.h"
 #include "engine/store/layouts.h"
@@ -33,6 +34,8 @@ class RecordCheck {
     KVFS_TRY(check_versions());
     KVFS_TRY(check_states());
     KVFS_TRY(check_names());
+    KVFS_TRY(check_nodes());
+    KVFS_TRY(check_pieces());
     KVFS_TRY(check_jobs());
     KVFS_TRY(check_references());
     return check_counters();
@@ -133,22 +136,76 @@ class RecordCheck {
       KVFS_ASSIGN(const StateRecord state, decode_state(row.value(), say("state", id)));
       count_holder(state.version, say("state", id));
       if (state.version) counted_.bytes_logical += versions_[state.version].kv_bytes;
-      const auto entry = read_name(txn_, state.parent, state.name);
-      if (!entry || entry->state != id)
-        problem(say("state", id) + ": its name does not lead to it");
+      if (named(state) != id) problem(say("state", id) + ": its name does not lead to it");
       return {};
     });
   }
 
+  StateId named(const StateRecord& state) const {
+    if (state.snapshot) return read_snapshot(txn_, state.parent, state.name).value_or(StateId{});
+    return read_name(txn_, state.parent, state.name).value_or(NameEntry{}).state;
+  }
+
   Status check_names() {
-    return each(Table::kNames, [&](const Cursor& row) -> Status {
-      const std::string name(as_text(row.key().subspan(sizeof(std::uint64_t))));
-      KVFS_ASSIGN(const NameEntry entry, read_name(txn_, id_from_key<StateId>(row.key()), name));
-      if (!read_state(txn_, entry.state)) {
-        problem("name " + name + ": its " + say("state", entry.state) + " is missing");
+    for (const Table table : {Table::kNames, Table::kSnapshots, Table::kStaged}) {
+      KVFS_TRY(each(table, [&](const Cursor& row) -> Status {
+        const std::string name(as_text(row.key().subspan(sizeof(std::uint64_t))));
+        KVFS_ASSIGN(const NameEntry entry, parse_entry(name, row.value()));
+        if (entry.kind != NameEntry::Kind::kState) {
+          ++names_of_[entry.file];
+        } else if (!read_state(txn_, entry.state)) {
+          problem("name " + name + ": its " + say("state", entry.state) + " is missing");
+        }
+        return {};
+      }));
+    }
+    return {};
+  }
+
+  Status check_nodes() {
+    KVFS_TRY(each(Table::kNodes, [&](const Cursor& row) -> Status {
+      const auto id = id_from_key<FileId>(row.key());
+      KVFS_ASSIGN(const FileNode node, decode_node(row.value(), say("file", id)));
+      count_holder(node.source, say("file", id));
+      const auto names = names_of_.extract(id);
+      if ((names ? names.mapped() : 0) != (node.linked ? 1 : 0)) {
+        problem(say("file", id) + ": " + std::to_string(names ? names.mapped() : 0) +
+                " names lead to it");
+      }
+      pieces_of_[id] = node.pieces;
+      return {};
+    }));
+    for (const auto& [id, count] : names_of_)
+      problem(say("file", id) + " has a name and is missing");
+    return {};
+  }
+
+  Status check_pieces() {
+    std::map<PieceId, std::uint32_t> named;
+    KVFS_TRY(each(Table::kExtents, [&](const Cursor& row) -> Status {
+      const auto id = id_from_key<FileId>(row.key());
+      ByteReader in(row.value());
+      ++named[in.digest<PieceId>()];
+      const auto counted = pieces_of_.find(id);
+      if (counted == pieces_of_.end() || counted->second-- == 0) {
+        problem(say("file", id) + ": it has more pieces than it counts");
       }
       return {};
-    });
+    }));
+    KVFS_TRY(each(Table::kPieces, [&](const Cursor& row) -> Status {
+      ByteReader in(row.key());
+      const auto id = in.digest<PieceId>();
+      KVFS_ASSIGN(const auto value, txn_.get(Table::kPieceReferences, id.bytes));
+      ByteReader count(value.value_or(ByteSpan{}));
+      const auto references = named.extract(id);
+      if (count.number<std::uint32_t>() != (references ? references.mapped() : 0)) {
+        problem("piece " + id.hex() + ": files name it another number of times than it counts");
+      }
+      if (!is_piece(id, row.value())) problem("piece " + id.hex() + ": it has another hash");
+      return {};
+    }));
+    for (const auto& [id, count] : named) problem("piece " + id.hex() + " is missing");
+    return {};
   }
 
   Status check_jobs() {
@@ -200,6 +257,8 @@ class RecordCheck {
   StoreStatistics counted_;
   std::map<BlockId, std::uint32_t> blocks_;  // times that versions list it
   std::map<VersionId, VersionCount> versions_;
+  std::map<FileId, std::uint32_t> names_of_;
+  std::map<FileId, std::uint64_t> pieces_of_;  // not seen yet
 };
 
 }  // namespace

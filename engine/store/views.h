@@ -35,6 +35,12 @@ Result<std::unique_ptr<FileView>> tokens_view(Store& store, const VersionRecord&
 Result<std::unique_ptr<FileView>> layer_view(Store& store, const VersionRecord& version,
                                              std::uint16_t layer);
 
+// The file of that part.
+Result<std::unique_ptr<FileView>> part_view(Store& store, const VersionRecord& version,
+                                            DataPart part);
+// A user's file as it is on disk now: its pieces, its source where it has none, zeros.
+Result<std::unique_ptr<FileView>> node_view(Store& store, FileId id);
+
 // The state's tokens, in order.
 Result<std::vector<BlockToken>> tokens_of(Store& store, const VersionRecord& version);
 

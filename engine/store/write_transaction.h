@@ -25,8 +25,9 @@ class WriteTransaction {
   // The record's parent and name place it; kExists when the name is taken, kNotFound when the
   // parent is gone. Its version (a fork's) gains a reference.
   Result<StateId> create_state(const StateRecord& record);
-  // kNotEmpty while children are left. Drops its version, its files and its finished jobs' rows;
-  // the row of a job that is not finished goes when update_job finishes it.
+  // kNotEmpty while children, snapshots or users' files are left (a snapshot's files are its own),
+  // kPermission when it is pinned. Drops its version, what is staged for it, its replies and its
+  // finished jobs' rows; the row of a job that is not finished goes when update_job finishes it.
   Status remove_state(StateId id);
   // Moves and renames; kExists unless the target is free; kInvalid when it would be its own
   // ancestor.
@@ -49,6 +50,27 @@ class WriteTransaction {
   // it.
   Status update_job(JobId id, const JobRecord& record);
   Status remove_job(JobId id);
+
+  // A read-only state of this name among the state's snapshots: its version, params and files.
+  Result<StateId> create_snapshot(StateId of, std::string_view name, std::int64_t now_ns);
+
+  // --- users' files, file_nodes.cpp
+  // kExists when the name is taken.
+  Result<FileId> create_node(const FilePlace& place, const FileNode& node);
+  // The file that had the new name, which no name leads to now; kExists when it may not be
+  // replaced, or is a state.
+  Result<std::optional<FileId>> move_node(const FilePlace& from, const FilePlace& to, bool replace);
+  // No name leads to it now; it stays until it is reaped.
+  Result<FileId> unlink_node(const FilePlace& place);
+  Status reap_node(FileId id);  // drops it unless a name leads to it
+  Status write_node(FileId id, const FileWrite& write);
+  // Its first `bytes` are those of a version's file, instead of what it held: the version is held.
+  Status set_source(FileId id, VersionId version, DataPart part, std::uint64_t bytes);
+  // The files beside one state, beside the other too: what they hold is shared.
+  Status copy_nodes(StateId from, StateId to);
+  Result<FileNode> node(FileId id);
+  Result<std::vector<NameEntry>> staged(StateId state);
+  Status drop_staged(StateId state);
 
   // Creates or replaces; keeps the FileId of what it replaces. Returns the id.
   Result<FileId> put_file(StateId state, FileArea area, std::string_view name,

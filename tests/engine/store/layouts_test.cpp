@@ -78,7 +78,9 @@ StateRecord a_state() {
           .changed_ns = 5,
           .advanced_ns = -6,
           .version = {7},
-          .params = {{"seed", "8"}}};
+          .params = {{"seed", "8"}},
+          .snapshot = true,
+          .pinned = true};
 }
 
 JobRecord a_job() {
@@ -147,8 +149,39 @@ TEST(Layouts, AVersionOfTheFirstLayoutHasFullLayers) {
 }
 TEST(Layouts, GoldenBytesOfAState) {
   EXPECT_EQ(hex(encode(a_state())),
-            "01010000000000000001000000730200000003000000e80100000400000000000000050000000000"
-            "0000faffffffffffffff07000000000000000100000004000000736565640100000038");
+            "02010000000000000001000000730200000003000000e80100000400000000000000050000000000"
+            "0000faffffffffffffff0700000000000000010000000400000073656564010000003803");
+}
+TEST(Layouts, AStateOfTheFirstLayoutIsNeitherPinnedNorASnapshot) {
+  Bytes bytes = encode(a_state());
+  bytes.front() = 1;
+  bytes.pop_back();
+  const auto state = decode_state(bytes, "it");
+  ASSERT_TRUE(state) << state.error().message();
+  EXPECT_FALSE(state->pinned || state->snapshot);
+  EXPECT_EQ(state->params, a_state().params);
+}
+FileNode a_node() {
+  return {.kind = FileKind::kSymlink,
+          .linked = false,
+          .uid = 2,
+          .gid = 3,
+          .mode = 0640,
+          .size = 4,
+          .pieces = 5,
+          .modified_ns = 6,
+          .changed_ns = 7,
+          .target = "t",
+          .source = VersionId{8},
+          .source_part = layer_part(1),
+          .source_bytes = 10};
+}
+TEST(Layouts, GoldenBytesOfAUsersFile) {
+  EXPECT_EQ(hex(encode(a_node())),
+            "0101000200000003000000a001000004000000000000000500000000000000060000000000000007"
+            "0000000000000001000000740800000000000000"
+            "0900"
+            "0a00000000000000");
 }
 TEST(Layouts, GoldenBytesOfAJob) {
   EXPECT_EQ(hex(encode(a_job())),
@@ -204,6 +237,7 @@ TEST(Layouts, EveryRecordComesBackAndNoCutOneDoes) {
   expect_strict(encode(a_state()), [](const Bytes& b) { return decode_state(b, "it"); });
   expect_strict(encode(a_job()), [](const Bytes& b) { return decode_job(b, "it"); });
   expect_strict(encode(a_file()), [](const Bytes& b) { return decode_file(b, "it"); });
+  expect_strict(encode(a_node()), [](const Bytes& b) { return decode_node(b, "it"); });
   expect_strict(encode(a_chunk_header()),
                 [](const Bytes& b) { return decode_chunk_header(b, "it"); });
 }
