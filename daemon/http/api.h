@@ -9,12 +9,19 @@
 //   POST   /v1/states                   {"path","params"?} → 201
 //   GET    /v1/states/PATH              facts
 //   DELETE /v1/states/PATH              ?recursive takes its children along
-//   PATCH  /v1/states/PATH              {"rename"?: new path, "params"?: {name: value}}
+//   PATCH  /v1/states/PATH              {"rename"?: path, "params"?: {name: value}, "pinned"?}
 //   POST   /v1/states/PATH/fork         {"to": path} → 201
+//   POST   /v1/states/PATH/snap         {"name"} → 201; STATE@NAME names it, DELETE drops it
+//   POST   /v1/states/PATH/rollback     {"to": "512", the number of tokens to keep, or "@NAME"}
+//   GET    /v1/states/PATH/log          {"versions":[{"name","tokens","model","advanced",…}…]}:
+//   what it
+//                                       knows, "", and what its snapshots do, newest first
 //   POST   /v1/states/PATH/feed|ask|continue {"prompt","params"?,"name"?,"n"?,"progress"?,"wait"?}
-//   POST   /v1/states/PATH/ask|continue {"messages":[{"role","content"}…], …}: a whole conversation,
-//                                       of which what the state holds is not read again; on an empty
-//                                       state what the owner's other states hold of it is found
+//   POST   /v1/states/PATH/ask|continue {"messages":[{"role","content"}…], …}: a whole
+//   conversation,
+//                                       of which what the state holds is not read again; on an
+//                                       empty state what the owner's other states hold of it is
+//                                       found
 //   POST   /v1/states/PATH/step         {"n"?: tokens, …}
 //   POST   /v1/states/PATH/cancel       {"job"}
 //   GET    /v1/states/PATH/jobs         {"jobs":[…]}, newest first
@@ -44,6 +51,10 @@ Answering get_state(Services& services, Call call);
 Answering delete_state(Services& services, Call call);
 Answering patch_state(Services& services, Call call);
 Answering post_fork(Services& services, Call call);
+
+Answering post_snap(Services& services, Call call);
+Answering post_rollback(Services& services, Call call);
+Answering get_log(Services& services, Call call);
 
 Answering post_feed(Services& services, Call call);
 Answering post_ask(Services& services, Call call);

@@ -104,18 +104,22 @@ struct Change {
   StateId state;
   std::optional<Place> rename;
   sched::ParamMap params;
+  std::optional<bool> pinned;
 };
 Result<Change> read_change(Services& services, const Call& call) {
   Change change;
   KVFS_ASSIGN(change.state, sched::resolve(services.store, call.captures.at(0)));
   KVFS_ASSIGN(const json::object body, call.json());
-  KVFS_TRY(only_fields(body, {"rename", "params"}));
+  KVFS_TRY(only_fields(body, {"rename", "params", "pinned"}));
   if (body.contains("rename")) {
     KVFS_ASSIGN(const std::string path, text_field(body, "rename"));
     KVFS_ASSIGN(change.rename, place_of(services.store, path));
   }
   KVFS_ASSIGN(change.params, params_field(body));
   KVFS_TRY(check_model(services.catalog, change.params));
+  if (body.contains("pinned")) {
+    KVFS_ASSIGN(change.pinned, truth_field(body, "pinned", false));
+  }
   return change;
 }
 
@@ -195,6 +199,12 @@ Answering patch_state(Services& services, Call call) {
   if (!change) co_return fail(change.error());
   const Status set = co_await set_params(services, change->state, change->params);
   if (!set) co_return fail(set.error());
+  if (change->pinned) {
+    const Status pinned = co_await completion<Status>([&](auto done) {
+      sched::set_pinned(services.store, change->state, *change->pinned, std::move(done));
+    });
+    if (!pinned) co_return fail(pinned.error());
+  }
   if (change->rename) {
     const Status renamed = co_await completion<Status>([&](auto done) {
       sched::rename_state(services.store, change->state, change->rename->parent,

@@ -137,6 +137,11 @@ Result<json::object> state_facts(Services& services, StateId id) {
   out["mode"] = record.mode;
   out["changed"] = time_json(record.changed_ns);
   out["params"] = params_json(record.params);
+  out["pinned"] = record.pinned;
+  json::array snapshots;
+  KVFS_ASSIGN(const auto taken, services.store.snapshots(id));
+  for (const store::NameEntry& entry : taken) snapshots.emplace_back(entry.name);
+  out["snapshots"] = std::move(snapshots);
   out["busy"] = services.scheduler.busy(id);
   json::array jobs;
   for (const sched::JobView& job : services.scheduler.jobs(id)) jobs.push_back(job_json(job));
