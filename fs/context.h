@@ -20,6 +20,7 @@
 #include "fs/inode.h"
 #include "fs/node_table.h"
 #include "fs/notifier.h"
+#include "fs/open_files.h"
 #include "fs/refusals.h"
 #include "fs/staging.h"
 #include "fs/version_files.h"
@@ -29,6 +30,7 @@ namespace kvfs::fs {
 struct Behaviour {
   bool noblock = false;                     // reads of a growing reply end at its present size
   std::chrono::milliseconds spool_delay{};  // from the last release to the submission
+  bool snapdir = false;                     // `.snap` is listed
 };
 
 struct Context : std::enable_shared_from_this<Context> {
@@ -52,6 +54,7 @@ struct Context : std::enable_shared_from_this<Context> {
   Refusals refusals;
   VersionCache versions;
   Staging staging;
+  OpenFiles files;    // users'
   Notifier notifier;  // of new versions alone: `done` waits for it
   // Of the rest: nobody waits for it, so it may wait for whoever holds a directory.
   Notifier background_notifier;

@@ -33,6 +33,13 @@ void reply_entry(Session& session, fuse_req_t request, const fuse_entry_param& e
   if (fuse_reply_entry(request, &entry) != 0) session.context().nodes.forget(entry.ino, 1);
 }
 
+void answer_entry(Request& answer, NodePtr node) {
+  Session& session = answer.session();
+  const auto entry = entry_of(session.context(), std::move(node));
+  if (!entry) return answer.fail(entry.error());
+  answer.answer([&](fuse_req_t late) { reply_entry(session, late, *entry); });
+}
+
 Result<fuse_entry_param> look_up_any(Session& session, Directory& directory,
                                      std::string_view name) {
   if (name == ".") return entry_of(session.context(), directory.shared_from_this());
@@ -78,7 +85,7 @@ class Listing {
     Context& context = session_of(request_).context();
     fuse_entry_param param{};
     param.attr.st_ino = entry.ino;
-    param.attr.st_mode = entry.directory ? S_IFDIR : S_IFREG;
+    param.attr.st_mode = entry.symlink ? S_IFLNK : entry.directory ? S_IFDIR : S_IFREG;
     const bool dots = entry.name == "." || entry.name == "..";
     if (plus_ && !dots) {
       const auto found = look_up(context, directory, entry.name);
@@ -146,15 +153,11 @@ void mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t /*mod
   const auto directory = find(request, parent);
   if (!directory) return;
   const fuse_ctx* caller = fuse_req_ctx(request);
-  directory->make_directory(
-      name, {.uid = caller->uid, .gid = caller->gid},
-      [answer = later(request)](Result<NodePtr> made) {
-        if (!made) return answer->fail(made.error());
-        Session& session = answer->session();
-        const auto entry = entry_of(session.context(), *std::move(made));
-        if (!entry) return answer->fail(entry.error());
-        answer->answer([&](fuse_req_t late) { reply_entry(session, late, *entry); });
-      });
+  directory->make_directory(name, {.uid = caller->uid, .gid = caller->gid, .process = caller->pid},
+                            [answer = later(request)](Result<NodePtr> made) {
+                              if (!made) return answer->fail(made.error());
+                              answer_entry(*answer, *std::move(made));
+                            });
 }
 
 void rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
@@ -179,7 +182,8 @@ void rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t 
   if (!to) return;
   if ((flags & ~static_cast<unsigned>(RENAME_NOREPLACE)) != 0) {
     fuse_reply_err(request, EINVAL);
-  } else if (from->holds() != to->holds()) {
+  } else if (from->holds() != to->holds() ||
+             (from->holds() == Holds::kSnapshots && parent != new_parent)) {
     fuse_reply_err(request, EXDEV);
   } else if (parent == new_parent && std::string_view(name) == new_name) {
     fuse_reply_err(request, 0);
@@ -189,24 +193,37 @@ void rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t 
   }
 }
 
-void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t /*mode*/,
+Creation creation(fuse_req_t request, int flags, mode_t mode) {
+  const fuse_ctx* caller = fuse_req_ctx(request);
+  return {.flags = flags,
+          .mode = mode & 07777,
+          .caller = {.uid = caller->uid, .gid = caller->gid, .process = caller->pid}};
+}
+
+void create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode,
             fuse_file_info* file) {
   const auto directory = find(request, parent);
   if (!directory) return;
-  Session& session = session_of(request);
-  auto created = directory->create_file(name, file->flags);
-  if (!created) return reply_error(request, created.error());
-  const auto entry = entry_of(session.context(), created->node);
-  if (!entry) {
-    created->handle->release();
-    return reply_error(request, entry.error());
-  }
-  file->direct_io = created->handle->page_cache() == PageCache::kNone;
-  file->fh = session.keep(std::move(created->handle));
-  if (fuse_reply_create(request, &*entry, file) != 0) {
-    session.context().nodes.forget(entry->ino, 1);
-    release_handle(session, file);
-  }
+  const fuse_file_info asked = *file;
+  directory->create_file(name, creation(request, file->flags, mode),
+                         [answer = later(request), asked, directory](Result<Created> created) {
+                           if (!created) return answer->fail(created.error());
+                           Session& session = answer->session();
+                           const auto entry = entry_of(session.context(), created->node);
+                           if (!entry) {
+                             created->handle->release();
+                             return answer->fail(entry.error());
+                           }
+                           fuse_file_info made = asked;
+                           made.direct_io = created->handle->page_cache() == PageCache::kNone;
+                           made.keep_cache = created->handle->page_cache() == PageCache::kKept;
+                           made.fh = session.keep(std::move(created->handle));
+                           answer->answer([&](fuse_req_t late) {
+                             if (fuse_reply_create(late, &*entry, &made) == 0) return;
+                             session.context().nodes.forget(entry->ino, 1);
+                             release_handle(session, &made);
+                           });
+                         });
 }
 
 // What knfsd and overlayfs make files with.
@@ -217,18 +234,33 @@ void mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode,
     fuse_reply_err(request, EPERM);
     return;
   }
-  Session& session = session_of(request);
-  auto created = directory->create_file(name, O_WRONLY);
-  if (!created) return reply_error(request, created.error());
-  created->handle->release();
-  const auto entry = entry_of(session.context(), created->node);
-  if (!entry) return reply_error(request, entry.error());
-  reply_entry(session, request, *entry);
+  directory->create_file(name, creation(request, O_WRONLY | O_EXCL, mode),
+                         [answer = later(request), directory](Result<Created> created) {
+                           if (!created) return answer->fail(created.error());
+                           created->handle->release();
+                           answer_entry(*answer, std::move(created->node));
+                         });
 }
 
-void symlink(fuse_req_t request, const char* /*link*/, fuse_ino_t /*parent*/,
-             const char* /*name*/) {
-  fuse_reply_err(request, EPERM);
+void symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
+  const auto directory = find(request, parent);
+  if (!directory) return;
+  directory->make_symlink(name, target, creation(request, 0, 0).caller,
+                          [answer = later(request), directory](Result<NodePtr> made) {
+                            if (!made) return answer->fail(made.error());
+                            answer_entry(*answer, *std::move(made));
+                          });
+}
+
+void readlink(fuse_req_t request, fuse_ino_t ino) {
+  const NodePtr node = node_of(session_of(request), ino);
+  if (!node) {
+    fuse_reply_err(request, ESTALE);
+    return;
+  }
+  const auto target = node->link_target();
+  if (!target) return reply_stale(request, target.error());
+  fuse_reply_readlink(request, target->c_str());
 }
 
 void link(fuse_req_t request, fuse_ino_t /*ino*/, fuse_ino_t /*parent*/, const char* /*name*/) {
@@ -250,6 +282,7 @@ void fill_directory_operations(fuse_lowlevel_ops& table) {
   table.create = create;
   table.mknod = mknod;
   table.symlink = symlink;
+  table.readlink = readlink;
   table.link = link;
 }
 

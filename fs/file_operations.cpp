@@ -1,8 +1,12 @@
 // Operations on files and attributes.
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
+#include "fs/clock.h"
 #include "fs/errno.h"
 #include "fs/operations.h"
 
@@ -32,6 +36,11 @@ void setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int to_set
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) changes.mode = wanted->st_mode & 07777;
   if ((to_set & FUSE_SET_ATTR_UID) != 0) changes.uid = wanted->st_uid;
   if ((to_set & FUSE_SET_ATTR_GID) != 0) changes.gid = wanted->st_gid;
+  if ((to_set & FUSE_SET_ATTR_MTIME_NOW) != 0) {
+    changes.modified_ns = now_ns();
+  } else if ((to_set & FUSE_SET_ATTR_MTIME) != 0) {
+    changes.modified_ns = wanted->st_mtim.tv_sec * 1'000'000'000 + wanted->st_mtim.tv_nsec;
+  }
   if ((to_set & FUSE_SET_ATTR_SIZE) != 0) {
     const auto size = static_cast<std::uint64_t>(wanted->st_size);
     if (file != nullptr) {
@@ -43,7 +52,7 @@ void setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int to_set
   }
   const auto answer = later(request);
   const bool nothing_left = file != nullptr && (to_set & FUSE_SET_ATTR_SIZE) != 0 &&
-                            !changes.mode && !changes.uid && !changes.gid;
+                            !changes.mode && !changes.uid && !changes.gid && !changes.modified_ns;
   auto done = [answer, node](const Status& status) {
     if (!status) return answer->fail(status.error());
     const auto attributes = node->attributes();
@@ -93,6 +102,31 @@ void flush(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
       [answer = later(request), handle](const Status& status) { answer->status(status); });
 }
 
+void fsync(fuse_req_t request, fuse_ino_t /*ino*/, int /*data_only*/, fuse_file_info* file) {
+  const auto handle = handle_of(file);
+  handle->sync([answer = later(request), handle](const Status& status) { answer->status(status); });
+}
+
+void lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, fuse_file_info* file) {
+  const NodePtr node = find(request, ino);
+  if (!node) return;
+  const auto attributes = node->attributes();
+  if (!attributes) return reply_stale(request, attributes.error());
+  const auto at = static_cast<std::uint64_t>(offset);
+  if (offset < 0 || at >= attributes->size) {
+    fuse_reply_err(request, ENXIO);
+    return;
+  }
+  const bool data = whence == SEEK_DATA;
+  const auto found = handle_of(file)->seek(at, data);
+  if (!found) return reply_error(request, found.error());
+  if (!*found || (data && **found >= attributes->size)) {
+    fuse_reply_err(request, ENXIO);
+    return;
+  }
+  fuse_reply_lseek(request, static_cast<off_t>(std::min(**found, attributes->size)));
+}
+
 void release(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
   release_handle(session_of(request), file);
   fuse_reply_err(request, 0);
@@ -117,6 +151,8 @@ void fill_file_operations(fuse_lowlevel_ops& table) {
   table.write = write;
   table.flush = flush;
   table.release = release;
+  table.fsync = fsync;
+  table.lseek = lseek;
   table.copy_file_range = copy_file_range;
 }
 

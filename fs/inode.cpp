@@ -45,6 +45,8 @@ Ino ino_of(StateId state, StatePart part) {
   return compose(InoKind::kState, state.value, static_cast<std::uint16_t>(part));
 }
 
+Ino ino_of(FileId file) { return compose(InoKind::kFile, file.value, 0); }
+
 Ino reply_ino(StateId state, std::string_view name) {
   return Ino{static_cast<std::uint8_t>(InoKind::kReply)} << kKindShift |
          (hash(name, state.value) & kWideMask);

@@ -2,7 +2,8 @@
 // name another thing. Nodes without an id of their own (staged files) get numbers by arrival that
 // begin past those of earlier daemons.
 //
-//   0 | kind:7 | number:40 | index:16     fixed nodes, models, states' directories and files
+//   0 | kind:7 | number:40 | index:16     fixed nodes, models, states' directories and files, what
+//                                         users left there
 //   0 | kind:7 | number:56                replies (a hash of state and name), numbers by arrival
 //   1 | state:25 | version:30 | index:8   files of a version, apart for each state that shares it:
 //                                         owner, mode and mtime are the state's
@@ -15,6 +16,7 @@
 #include <string_view>
 
 #include "codec/base/ids.h"
+#include "engine/store/records.h"
 
 namespace kvfs::fs {
 
@@ -28,6 +30,7 @@ enum class InoKind : std::uint8_t {
   kState = 2,
   kReply = 3,
   kArrival = 4,
+  kFile = 5,
   kVersion = 0x80
 };
 enum class ModelPart : std::uint16_t { kDirectory = 0, kConfig = 1, kFingerprint = 2, kInfo = 3 };
@@ -41,13 +44,12 @@ enum class StatePart : std::uint16_t {
   kReplies = 6,
   kStatus = 7,
   kCtl = 8,
+  kSnap = 9,
   kFirstParam = 0x100  // + place in sched::param_table()
 };
-enum class VersionPart : std::uint16_t { kStateJson = 0, kText = 1, kTokens = 2, kFirstLayer = 8 };
+using VersionPart = store::DataPart;
+using store::layer_part;
 
-constexpr VersionPart layer_part(std::uint16_t layer) {
-  return static_cast<VersionPart>(static_cast<std::uint16_t>(VersionPart::kFirstLayer) + layer);
-}
 constexpr StatePart param_part(std::size_t place) {
   return static_cast<StatePart>(static_cast<std::size_t>(StatePart::kFirstParam) + place);
 }
@@ -56,6 +58,7 @@ Ino ino_of(Fixed node);
 Ino ino_of(std::string_view model, ModelPart part);
 Ino ino_of(StateId state, StatePart part);
 Ino reply_ino(StateId state, std::string_view name);
+Ino ino_of(FileId file);
 std::optional<Ino> ino_of(StateId state, VersionId version, VersionPart part);
 
 // What a number says; for kinds that are a hash or a count only the kind.

@@ -25,7 +25,7 @@ namespace kvfs::fs {
 
 struct MountOptions {
   std::filesystem::path mount_point;
-  // From -o: our own (noblock, spool_delay=1s, xattr) and FUSE's (allow_other, ro, debug, …).
+  // From -o: our own (noblock, snapdir, spool_delay=1s) and FUSE's (allow_other, ro, debug, …).
   std::vector<std::string> fuse_options;
   int workers = 8;                             // most FUSE threads
   std::filesystem::path store_directory = {};  // `df` shows its disk's free space; may be empty

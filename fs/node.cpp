@@ -13,6 +13,14 @@ void Node::change(const Changes& /*changes*/, Done done) {
   done(refused("changing attributes", "the daemon makes this file"));
 }
 
+Result<std::string> Node::link_target() {
+  return fail(ErrorCode::kInvalid, "reading a link", "it is none");
+}
+
+Result<std::optional<std::uint64_t>> Handle::seek(std::uint64_t offset, bool data) {
+  return data ? offset : ~std::uint64_t{0};
+}
+
 void Handle::write(std::uint64_t /*offset*/, ByteSpan /*bytes*/, Answer<std::size_t> done) {
   done(refused("writing", "the file is read-only"));
 }
@@ -34,8 +42,14 @@ void Directory::remove_file(const std::string& name, Done done) {
   done(refused("unlinking " + name, "the daemon makes it"));
 }
 
-Result<Created> Directory::create_file(const std::string& name, int /*flags*/) {
-  return refused("creating " + name, "the daemon makes the files of this directory");
+void Directory::create_file(const std::string& name, const Creation& /*how*/,
+                            Answer<Created> done) {
+  done(refused("creating " + name, "the daemon makes the files of this directory"));
+}
+
+void Directory::make_symlink(const std::string& name, const std::string& /*target*/,
+                             const Caller& /*caller*/, Answer<NodePtr> done) {
+  done(refused("linking " + name, "links live beside states"));
 }
 
 void Directory::rename(const std::string& name, Directory& /*to*/, const std::string& /*new_name*/,

@@ -36,7 +36,10 @@ struct Attributes {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
   std::uint64_t size = 0;
-  std::int64_t changed_ns = 0;  // since the epoch
+  std::int64_t changed_ns = 0;                // since the epoch
+  std::optional<std::int64_t> modified_ns{};  // of the contents, where that is told apart
+  std::optional<std::uint64_t> blocks{};      // of 512 bytes, where they are fewer than size says
+  std::uint32_t links = 1;
 };
 
 // How long the kernel may believe an entry and attributes without asking; seconds.
@@ -54,14 +57,23 @@ struct EntryPlace {
 struct Caller {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
+  std::int32_t process = 0;  // or its thread; 0: not known here
 };
 
-// What setattr asks for. Times are accepted and not kept.
+// How a name is created.
+struct Creation {
+  int flags = 0;           // of open()
+  std::uint32_t mode = 0;  // permission bits, without the umask's
+  Caller caller;
+};
+
+// What setattr asks for. Times are kept where a file has its own.
 struct Changes {
   std::optional<std::uint32_t> mode;  // permission bits
   std::optional<std::uint32_t> uid;
   std::optional<std::uint32_t> gid;
   std::optional<std::uint64_t> size;
+  std::optional<std::int64_t> modified_ns;
 };
 
 class Node : public std::enable_shared_from_this<Node> {
@@ -81,6 +93,7 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual bool fresh() { return true; }
 
   virtual void change(const Changes& changes, Done done);  // kPermission unless it is overridden
+  virtual Result<std::string> link_target();               // kInvalid: it is no symbolic link
   virtual Directory* as_directory() { return nullptr; }
   virtual File* as_file() { return nullptr; }
 
@@ -118,7 +131,10 @@ class Handle : public Opened {
   virtual void write(std::uint64_t offset, ByteSpan bytes, Answer<std::size_t> done);
   virtual Status truncate(std::uint64_t size);
   virtual void flush(Done done) { done({}); }  // a descriptor on it was closed
-  virtual void release() {}                    // the last was
+  virtual void sync(Done done) { done({}); }   // fsync
+  // The next data, or hole, at or after offset; beyond the end: at the end; nothing: no more data.
+  virtual Result<std::optional<std::uint64_t>> seek(std::uint64_t offset, bool data);
+  virtual void release() {}  // the last was
   virtual bool allows_copy_file_range() const { return true; }
 };
 
@@ -133,10 +149,11 @@ struct Entry {
   std::string name;
   bool directory = false;
   Ino ino = 0;
+  bool symlink = false;
 };
 
 // What may be renamed from and into a directory; kinds do not mix (EXDEV).
-enum class Holds { kNothing, kStates, kStagedFiles };
+enum class Holds { kNothing, kStates /* and files */, kSnapshots, kStagedFiles };
 
 struct Created {
   std::shared_ptr<Node> node;
@@ -157,7 +174,9 @@ class Directory : public Node {
   virtual void make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done);
   virtual void remove_directory(const std::string& name, Done done);
   virtual void remove_file(const std::string& name, Done done);
-  virtual Result<Created> create_file(const std::string& name, int flags);
+  virtual void create_file(const std::string& name, const Creation& how, Answer<Created> done);
+  virtual void make_symlink(const std::string& name, const std::string& target,
+                            const Caller& caller, Answer<NodePtr> done);
   // replace: false says kExists when new_name is taken. `to` holds the same kind of thing.
   virtual void rename(const std::string& name, Directory& to, const std::string& new_name,
                       bool replace, Done done);

@@ -1,5 +1,6 @@
 #include "fs/operations.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "fs/errno.h"
@@ -100,13 +101,15 @@ struct stat stat_of(const Node& node, const Attributes& attributes) {
   struct stat out {};
   out.st_ino = node.ino();
   out.st_mode = attributes.mode;
-  out.st_nlink = 1;  // of a directory: "not counted", which find and rm understand
+  out.st_nlink = attributes.links;  // 1 of a directory: "not counted", which find and rm understand
   out.st_uid = attributes.uid;
   out.st_gid = attributes.gid;
   out.st_size = static_cast<off_t>(attributes.size);
   out.st_blksize = 4096;
-  out.st_blocks = static_cast<blkcnt_t>((attributes.size + kStatBlock - 1) / kStatBlock);
-  out.st_mtim = out.st_ctim = out.st_atim = time_of(attributes.changed_ns);
+  const std::uint64_t dense = attributes.size / kStatBlock + (attributes.size % kStatBlock != 0);
+  out.st_blocks = static_cast<blkcnt_t>(std::min(attributes.blocks.value_or(dense), dense));
+  out.st_ctim = time_of(attributes.changed_ns);
+  out.st_mtim = out.st_atim = time_of(attributes.modified_ns.value_or(attributes.changed_ns));
   return out;
 }
 

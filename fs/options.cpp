@@ -33,7 +33,9 @@ Result<ParsedOptions> parse_options(const std::vector<std::string>& options) {
     while (!rest.empty()) {
       const std::string_view word = rest.substr(0, rest.find(','));
       rest.remove_prefix(std::min(rest.size(), word.size() + 1));
-      if (word == "noblock") {
+      if (word == "snapdir") {
+        out.behaviour.snapdir = true;
+      } else if (word == "noblock") {
         out.behaviour.noblock = true;
       } else if (word.starts_with(kSpoolDelay)) {
         KVFS_ASSIGN(out.behaviour.spool_delay, duration(word.substr(kSpoolDelay.size())));

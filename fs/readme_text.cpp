@@ -20,12 +20,15 @@ costs nothing but the new words.
     replies/JOB        the reply to the file JOB; reading it waits for more until the job is done
     status             one line a job, newest first: `JOB running ...`, `JOB done ...`, `JOB error: ...`
     params/            one value a file: temperature, max_tokens, seed, stop, model, template, ...
-    ctl                commands, one a line: `step N` goes on for N tokens, `cancel JOB`
+    ctl                commands, one a line: `step N` goes on for N tokens, `cancel JOB`,
+                       `rollback N` keeps the first N tokens, `pin` and `unpin`
+    .snap/NAME         mkdir keeps what the state knows now, rmdir drops that; it is not listed
     state.json         what it is                      (these four: once it has read something)
     text               its text
     tokens.npy         its tokens
     kv/                its keys and values, a safetensors file a layer
     CHILD/             mkdir CHILD forks: it knows all that its parent knows, at no cost
+    any other file     notes of your own, kept as they are
 
 Paste this:
 

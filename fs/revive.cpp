@@ -64,6 +64,7 @@ NodePtr revive(Context& context, Ino ino) {
       return find_in_state(context, parts, ino);
     case InoKind::kReply:
     case InoKind::kArrival:
+    case InoKind::kFile:
       return nullptr;
   }
   return nullptr;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/sched/rollback.h"
 #include "fs/modes.h"
 
 namespace kvfs::fs {
@@ -46,11 +47,27 @@ void cancel(Context& context, StateId state, const std::string& argument, Done d
   });
 }
 
+// It waits for the disk. The kernel has heard of the older version when it is answered.
+void roll_back(Context& context, StateId state, const std::string& argument, Done done) {
+  context.chores.post([&context, state, argument, done = std::move(done)] {
+    done(sched::rollback_word(context.store, context.scheduler, context.catalog, state, argument));
+  });
+}
+
+template <bool kPinned>
+void pin(Context& context, StateId state, const std::string& argument, Done done) {
+  if (!argument.empty()) return done(wrong(argument, "pin and unpin stand alone", "write pin"));
+  sched::set_pinned(context.store, state, kPinned, std::move(done));
+}
+
 struct Command {
   std::string_view word;
   void (*run)(Context&, StateId, const std::string&, Done);
 };
-constexpr std::array kCommands = {Command{"step", step}, Command{"cancel", cancel}};
+constexpr std::array kCommands = {
+    Command{"step", step},     Command{"cancel", cancel},    Command{"rollback", roll_back},
+    Command{"pin", pin<true>}, Command{"unpin", pin<false>},
+};
 
 std::string trimmed(std::string_view text) {
   constexpr std::string_view kSpace = " \t\r";
@@ -76,7 +93,8 @@ void run_line(Context& context, StateId state, std::string_view raw, Done done) 
     return command.run(context, state, trimmed(std::string_view(line).substr(space)),
                        std::move(noted));
   }
-  noted(wrong(line, "there is no such command", "use step N or cancel JOB"));
+  noted(wrong(line, "there is no such command",
+              "use step N, cancel JOB, rollback N, rollback @SNAPSHOT, pin or unpin"));
 }
 
 // The lines of one write, one after the other. Owned by the callback of the line under way.

@@ -51,6 +51,7 @@ Result<std::vector<Entry>> KvDir::list() {
 
 void KvDir::remove_file(const std::string& name, Done done) {
   if (!layer_of_name(name)) return done(no_such_file(name));
+  if (Status allowed = writable(); !allowed) return done(std::move(allowed));
   context().hidden.hide(ino(), name);
   done({});
 }

@@ -31,7 +31,12 @@ Result<std::vector<Entry>> ParamsDir::list() {
   return entries;
 }
 
-Result<Created> ParamsDir::create_file(const std::string& name, int flags) {
+void ParamsDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
+  done(create(name, how.flags));
+}
+
+Result<Created> ParamsDir::create(const std::string& name, int flags) {
+  KVFS_TRY(writable());
   if (auto param = param_file(context(), state(), name)) {  // unlinked a moment ago
     context().hidden.show(ino(), name);
     KVFS_ASSIGN(auto handle, param->open(flags));
@@ -47,6 +52,7 @@ void ParamsDir::remove_file(const std::string& name, Done done) {
     return spooler::remove(context(), std::move(file), std::move(done));
   }
   if (!sched::is_param(name)) return done(no_such_file(name));
+  if (Status allowed = writable(); !allowed) return done(std::move(allowed));
   context().hidden.hide(ino(), name);
   done({});
 }

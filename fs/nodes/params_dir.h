@@ -10,12 +10,15 @@ class ParamsDir : public StagingDir {
   ParamsDir(Context& context, StateId state) : StagingDir(context, state, StatePart::kParams) {}
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
-  Result<Created> create_file(const std::string& name, int flags) override;
+  void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;
   void rename(const std::string& name, Directory& to, const std::string& new_name, bool replace,
               Done done) override;
   void take(std::shared_ptr<StagedFile> file, const std::string& name, bool replace,
             Done done) override;
+
+ private:
+  Result<Created> create(const std::string& name, int flags);
 };
 
 }  // namespace kvfs::fs

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fs/modes.h"
+#include "fs/nodes/snap_dir.h"
 #include "fs/nodes/state_dir.h"
 
 namespace kvfs::fs {
@@ -17,6 +18,11 @@ Result<Attributes> PartDirectory::attributes() {
                     .gid = record.gid,
                     .size = 0,
                     .changed_ns = std::max(record.changed_ns, record.advanced_ns)};
+}
+
+Status PartDirectory::writable() const {
+  KVFS_ASSIGN(const store::StateRecord record, context_.store.state(state_));
+  return record.snapshot ? refuse_in_snapshot(record.name) : Status();
 }
 
 // cp -a sets owner, mode and times of what it copied onto: they are the state's.

@@ -19,6 +19,7 @@ class PartDirectory : public Directory {
  protected:
   Context& context() const { return context_; }
   StatePart part() const { return part_; }
+  Status writable() const;  // kPermission in a snapshot
 
  private:
   Context& context_;

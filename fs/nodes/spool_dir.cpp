@@ -20,8 +20,8 @@ Result<std::vector<Entry>> SpoolDir::list() {
   return entries;
 }
 
-Result<Created> SpoolDir::create_file(const std::string& name, int flags) {
-  return create_staged(name, flags);
+void SpoolDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
+  done(create_staged(name, how.flags));
 }
 
 void SpoolDir::remove_file(const std::string& name, Done done) {

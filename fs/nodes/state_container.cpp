@@ -1,12 +1,19 @@
 #include "fs/nodes/state_container.h"
 
+#include <fcntl.h>
+
 #include <utility>
 
+#include "engine/store/write_transaction.h"
 #include "fs/nodes/root.h"
+#include "fs/nodes/snap_dir.h"
 #include "fs/nodes/state_dir.h"
+#include "fs/nodes/user_file.h"
 
 namespace kvfs::fs {
 namespace {
+
+using Kind = store::NameEntry::Kind;
 
 constexpr std::size_t kPage = 1024;         // names a read transaction
 constexpr std::uint32_t kBirthMode = 0700;  // attention state reveals the prompt
@@ -15,13 +22,22 @@ constexpr std::uint32_t kBirthMode = 0700;  // attention state reveals the promp
 
 Result<StateId> StateContainer::child(std::string_view name) {
   KVFS_ASSIGN(const store::NameEntry entry, context_.store.lookup(container_, name));
-  if (entry.kind != store::NameEntry::Kind::kState) return no_such_file(name);
+  if (entry.kind != Kind::kState) return no_such_file(name);
   return entry.state;
 }
 
+NodePtr StateContainer::file_node(const store::NameEntry& entry) {
+  if (entry.kind == Kind::kSymlink) {
+    return std::make_shared<Symlink>(context_, entry.file, container_);
+  }
+  return std::make_shared<UserFile>(context_, entry.file, container_, frozen_);
+}
+
 Result<NodePtr> StateContainer::lookup(std::string_view name) {
-  KVFS_ASSIGN(const StateId state, child(name));
-  return std::make_shared<StateDir>(context_, state, EntryPlace{ino(), std::string(name)});
+  KVFS_ASSIGN(const store::NameEntry entry, context_.store.lookup(container_, name));
+  if (entry.kind != Kind::kState) return file_node(entry);
+  return std::make_shared<StateDir>(context_, entry.state, EntryPlace{ino(), std::string(name)},
+                                    false);
 }
 
 Result<std::vector<Entry>> StateContainer::list() {
@@ -30,8 +46,10 @@ Result<std::vector<Entry>> StateContainer::list() {
   while (true) {
     KVFS_ASSIGN(const auto page, context_.store.list(container_, after, kPage));
     for (const auto& entry : page) {
-      if (entry.kind != store::NameEntry::Kind::kState) continue;
-      entries.push_back({entry.name, true, ino_of(entry.state, StatePart::kDirectory)});
+      const bool state = entry.kind == Kind::kState;
+      entries.push_back({entry.name, state,
+                         state ? ino_of(entry.state, StatePart::kDirectory) : ino_of(entry.file),
+                         entry.kind == Kind::kSymlink});
     }
     if (page.size() < kPage) return entries;
     after = page.back().name;
@@ -46,7 +64,7 @@ void StateContainer::make_directory(const std::string& name, const Caller& calle
                        done = std::move(done)](Result<StateId> state) {
                         if (!state) return done(fail(state.error()));
                         alive->background_notifier.attributes(place.directory);
-                        done(std::make_shared<StateDir>(*alive, *state, place));
+                        done(std::make_shared<StateDir>(*alive, *state, place, false));
                       });
 }
 
@@ -54,10 +72,8 @@ void StateContainer::remove_directory(const std::string& name, Done done) {
   const Result<StateId> state = child(name);
   if (!state) return done(fail(state.error()));
   // Before its jobs are cancelled for nothing.
-  const auto children = context_.store.list(*state, {}, 1);
-  if (children && !children->empty()) {
-    return done(fail(ErrorCode::kNotEmpty, "rmdir " + name, "it has children",
-                     "remove them first, or use rm -r"));
+  if (Status removable = context_.store.removable(*state); !removable) {
+    return done(std::move(removable));
   }
   // The kernel holds both directories until this is answered.
   for (const StateId held : {*state, container_}) context_.notifier.removing(held, true);
@@ -76,21 +92,102 @@ void StateContainer::remove_directory(const std::string& name, Done done) {
                       });
 }
 
-void StateContainer::rename(const std::string& name, Directory& to, const std::string& new_name,
-                            bool /*replace*/, Done done) {
-  const Result<StateId> state = child(name);
-  if (!state) {
-    // What the daemon makes in a state's directory has its name for good.
-    return done(
-        fail(ErrorCode::kPermission, "renaming " + name, "only states can be renamed here"));
-  }
-  auto& target = static_cast<StateContainer&>(to);
-  sched::rename_state(context_.store, *state, target.container_, new_name, std::move(done));
+// --- files --------------------------------------------------------------------------------------
+
+Status StateContainer::check_file_name(const std::string& name) const {
+  if (frozen_) return refuse_in_snapshot(name);
+  if (!container_ || !sched::is_reserved_name(name)) return {};
+  return fail(ErrorCode::kPermission, "creating " + name, "the daemon makes the file of that name",
+              "choose another name");
 }
 
-Result<Created> StateContainer::create_file(const std::string& name, int /*flags*/) {
-  return fail(ErrorCode::kUnsupported, "creating " + name,
-              "only states and their spools hold files", "write prompts to feed/, ask/, continue/");
+void StateContainer::create(const std::string& name, store::FileNode node, Answer<FileId> done) {
+  if (const Status allowed = check_file_name(name); !allowed) return done(fail(allowed.error()));
+  const auto id = std::make_shared<FileId>();  // with the two callbacks
+  context_.store.write_async(
+      [place = store::FilePlace{container_, name}, node = std::move(node),
+       id](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(*id, tx.create_node(place, node));
+        return {};
+      },
+      [id, done = std::move(done)](const Status& status) {
+        done(status ? Result<FileId>(*id) : fail(status.error()));
+      });
+}
+
+void StateContainer::create_file(const std::string& name, const Creation& how,
+                                 Answer<Created> done) {
+  create(name, new_node(how),
+         [alive = context_.alive(), state = container_, flags = how.flags & ~O_TRUNC,
+          done = std::move(done)](const Result<FileId>& id) {
+           if (!id) return done(fail(id.error()));
+           auto node = std::make_shared<UserFile>(*alive, *id, state, false);
+           auto handle = node->open(flags);
+           if (!handle) return done(fail(handle.error()));
+           done(Created{std::move(node), *std::move(handle)});
+         });
+}
+
+void StateContainer::make_symlink(const std::string& name, const std::string& target,
+                                  const Caller& caller, Answer<NodePtr> done) {
+  store::FileNode node = new_node({.mode = 0777, .caller = caller});
+  node.kind = store::FileKind::kSymlink;
+  node.size = target.size();
+  node.target = target;
+  create(name, std::move(node),
+         [alive = context_.alive(), state = container_,
+          done = std::move(done)](const Result<FileId>& id) {
+           if (!id) return done(fail(id.error()));
+           done(std::make_shared<Symlink>(*alive, *id, state));
+         });
+}
+
+void StateContainer::remove_file(const std::string& name, Done done) {
+  if (frozen_) return done(refuse_in_snapshot(name));
+  const auto id = std::make_shared<FileId>();  // with the two callbacks
+  context_.store.write_async(
+      [place = store::FilePlace{container_, name}, id](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(*id, tx.unlink_node(place));
+        return {};
+      },
+      [alive = context_.alive(), id, done = std::move(done)](const Status& status) {
+        if (status) alive->files.unlinked(*alive, *id);
+        done(status);
+      });
+}
+
+void StateContainer::rename(const std::string& name, Directory& to, const std::string& new_name,
+                            bool replace, Done done) {
+  if (frozen_) return done(refuse_in_snapshot(name));
+  const auto entry = context_.store.lookup(container_, name);
+  if (!entry) {
+    // What the daemon makes in a state's directory has its name for good.
+    return done(fail(ErrorCode::kPermission, "renaming " + name,
+                     "only states and users' files can be renamed here"));
+  }
+  auto& target = static_cast<StateContainer&>(to);
+  if (entry->kind == Kind::kState) {
+    return sched::rename_state(context_.store, entry->state, target.container_, new_name,
+                               std::move(done));
+  }
+  target.take(*this, name, new_name, replace, std::move(done));
+}
+
+void StateContainer::take(StateContainer& from, const std::string& name,
+                          const std::string& new_name, bool replace, Done done) {
+  if (Status allowed = check_file_name(new_name); !allowed) return done(std::move(allowed));
+  const auto replaced = std::make_shared<std::optional<FileId>>();  // with the two callbacks
+  context_.store.write_async(
+      [source = store::FilePlace{from.container_, name},
+       target = store::FilePlace{container_, new_name}, replace,
+       replaced](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(*replaced, tx.move_node(source, target, replace));
+        return {};
+      },
+      [alive = context_.alive(), replaced, done = std::move(done)](const Status& status) {
+        if (status && *replaced) alive->files.unlinked(*alive, **replaced);
+        done(status);
+      });
 }
 
 }  // namespace kvfs::fs

@@ -11,6 +11,7 @@
 #include "fs/nodes/params_dir.h"
 #include "fs/nodes/replies_dir.h"
 #include "fs/nodes/root.h"
+#include "fs/nodes/snap_dir.h"
 #include "fs/nodes/spool_dir.h"
 #include "fs/nodes/state_status.h"
 #include "fs/nodes/states_dir.h"
@@ -56,9 +57,13 @@ constexpr std::array kDataItems = {
 };
 constexpr std::string_view kKv = "kv";
 
-const Item* fixed_item(std::string_view name) {
+constexpr Item kSnapItem{".snap", StatePart::kSnap, true, make<SnapDir>};
+
+const Item* fixed_item(std::string_view name, bool snapshot) {
+  if (name == kSnapItem.name && !snapshot) return &kSnapItem;
   const auto it = std::ranges::find(kItems, name, &Item::name);
-  return it == kItems.end() ? nullptr : &*it;
+  const bool there = it != kItems.end() && (!snapshot || it->part == StatePart::kParams);
+  return there ? &*it : nullptr;
 }
 
 bool is_data(std::string_view name) {
@@ -67,8 +72,8 @@ bool is_data(std::string_view name) {
 
 }  // namespace
 
-StateDir::StateDir(Context& context, StateId state, EntryPlace place)
-    : StateContainer(context, ino_of(state, StatePart::kDirectory), state),
+StateDir::StateDir(Context& context, StateId state, EntryPlace place, bool snapshot)
+    : StateContainer(context, ino_of(state, StatePart::kDirectory), state, snapshot),
       place_(std::move(place)) {}
 
 Result<Attributes> StateDir::attributes() {
@@ -82,6 +87,7 @@ Result<Attributes> StateDir::attributes() {
 
 void StateDir::change(const Changes& changes, Done done) {
   if (!changes.mode && !changes.uid && !changes.gid) return done({});
+  if (frozen()) return done(refuse_in_snapshot(place_.name));
   context().store.write_async(
       [id = container(), changes](store::WriteTransaction& write) -> Status {
         KVFS_ASSIGN(store::StateRecord record, write.state(id));
@@ -101,12 +107,13 @@ void StateDir::change(const Changes& changes, Done done) {
 Result<NodePtr> StateDir::parent() {
   KVFS_ASSIGN(const store::StateRecord record, context().store.state(container()));
   if (!record.parent) return std::make_shared<StatesDir>(context());
+  if (record.snapshot) return std::make_shared<SnapDir>(context(), record.parent);
   return state_dir(context(), record.parent);
 }
 
 Result<NodePtr> StateDir::lookup(std::string_view name) {
   if (context().hidden.hidden(ino(), name)) return no_such_file(name);
-  if (const Item* item = fixed_item(name)) return item->make(context(), container());
+  if (const Item* item = fixed_item(name, frozen())) return item->make(context(), container());
   if (name == kKv || is_data(name)) {
     KVFS_ASSIGN(const CurrentVersion now, current_version(context(), container()));
     if (!now.files) return no_such_file(name);
@@ -121,7 +128,11 @@ Result<std::vector<Entry>> StateDir::list() {
   KVFS_ASSIGN(const CurrentVersion now, current_version(context(), container()));
   KVFS_ASSIGN(std::vector<Entry> entries, StateContainer::list());
   for (const Item& item : kItems) {
+    if (fixed_item(item.name, frozen()) == nullptr) continue;
     entries.push_back({std::string(item.name), item.directory, ino_of(container(), item.part)});
+  }
+  if (context().behaviour.snapdir && !frozen()) {
+    entries.push_back({std::string(kSnapItem.name), true, ino_of(container(), kSnapItem.part)});
   }
   if (now.files) {
     entries.push_back({std::string(kKv), true, ino_of(container(), StatePart::kKv)});
@@ -136,7 +147,7 @@ Result<std::vector<Entry>> StateDir::list() {
 }
 
 void StateDir::make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) {
-  const Item* item = fixed_item(name);
+  const Item* item = fixed_item(name, frozen());
   if (item == nullptr || !item->directory) {
     return StateContainer::make_directory(name, caller, std::move(done));
   }
@@ -145,26 +156,35 @@ void StateDir::make_directory(const std::string& name, const Caller& caller, Ans
 }
 
 void StateDir::remove_directory(const std::string& name, Done done) {
-  const Item* item = fixed_item(name);
+  const Item* item = fixed_item(name, frozen());
   if (name != kKv && (item == nullptr || !item->directory)) {
     return StateContainer::remove_directory(name, std::move(done));
+  }
+  if (frozen()) return done(refuse_in_snapshot(name));
+  if (name == kSnapItem.name) {
+    return done(fail(ErrorCode::kPermission, "rmdir .snap", "every state has one",
+                     "remove the snapshots in it"));
   }
   context().hidden.hide(ino(), name);
   done({});
 }
 
 void StateDir::remove_file(const std::string& name, Done done) {
-  const Item* item = fixed_item(name);
-  if (!is_data(name) && (item == nullptr || item->directory)) return done(no_such_file(name));
+  const Item* item = fixed_item(name, frozen());
+  if (!is_data(name) && (item == nullptr || item->directory)) {
+    return StateContainer::remove_file(name, std::move(done));
+  }
+  if (frozen()) return done(refuse_in_snapshot(name));
   context().hidden.hide(ino(), name);
   done({});
 }
 
 Result<NodePtr> state_dir(Context& context, StateId state) {
   KVFS_ASSIGN(const store::StateRecord record, context.store.state(state));
-  const Ino directory =
-      record.parent ? ino_of(record.parent, StatePart::kDirectory) : ino_of(Fixed::kStates);
-  return std::make_shared<StateDir>(context, state, EntryPlace{directory, record.name});
+  const StatePart inside = record.snapshot ? StatePart::kSnap : StatePart::kDirectory;
+  const Ino directory = record.parent ? ino_of(record.parent, inside) : ino_of(Fixed::kStates);
+  return std::make_shared<StateDir>(context, state, EntryPlace{directory, record.name},
+                                    record.snapshot);
 }
 
 }  // namespace kvfs::fs

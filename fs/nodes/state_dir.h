@@ -1,4 +1,5 @@
-// A state's directory: the daemon's files and, beside them, the state's children.
+// A state's directory: the daemon's files and, beside them, the state's children and users' files.
+// That of a snapshot has what can be read alone, and nothing changes in it.
 #pragma once
 
 #include "fs/nodes/state_container.h"
@@ -7,7 +8,7 @@ namespace kvfs::fs {
 
 class StateDir : public StateContainer {
  public:
-  StateDir(Context& context, StateId state, EntryPlace place);
+  StateDir(Context& context, StateId state, EntryPlace place, bool snapshot);
 
   Result<Attributes> attributes() override;
   Caching caching() const override { return {.entry = 1, .attributes = 1}; }

@@ -9,7 +9,7 @@ namespace kvfs::fs {
 class StatesDir : public StateContainer {
  public:
   explicit StatesDir(Context& context)
-      : StateContainer(context, ino_of(Fixed::kStates), StateId{}) {}
+      : StateContainer(context, ino_of(Fixed::kStates), StateId{}, false) {}
   Result<Attributes> attributes() override;
   Caching caching() const override { return {kUntilTold, 0}; }
   Result<NodePtr> parent() override;
