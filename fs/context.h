@@ -14,6 +14,7 @@
 #include "engine/sched/scheduler.h"
 #include "engine/sched/verbs.h"
 #include "engine/store/store.h"
+#include "fs/arrivals.h"
 #include "fs/chores.h"
 #include "fs/clock.h"
 #include "fs/hidden_names.h"
@@ -55,10 +56,12 @@ struct Context : std::enable_shared_from_this<Context> {
   VersionCache versions;
   Staging staging;
   OpenFiles files;    // users'
+  Arrivals arrivals;
   Notifier notifier;  // of new versions alone: `done` waits for it
   // Of the rest: nobody waits for it, so it may wait for whoever holds a directory.
   Notifier background_notifier;
-  Chores chores;  // last: its chores use the rest
+  Chores arriving;  // of copies: what reads them whole
+  Chores chores;    // last: their chores use the rest
 };
 
 }  // namespace kvfs::fs

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "fs/caller_intent.h"
 #include "fs/errno.h"
 #include "fs/operations.h"
 
@@ -54,6 +55,10 @@ void lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   const auto directory = find(request, parent);
   if (!directory) return;
   Session& session = session_of(request);
+  if (directory->yields(name) && makes_a_new_name(fuse_req_ctx(request)->pid, name)) {
+    fuse_reply_err(request, ENOENT);
+    return;
+  }
   const auto entry = look_up_any(session, *directory, name);
   if (!entry) return reply_error(request, entry.error());
   reply_entry(session, request, *entry);

@@ -222,6 +222,16 @@ Result<std::optional<std::uint64_t>> FileBuffer::seek(std::uint64_t offset, bool
   return node_.size;
 }
 
+void FileBuffer::writer(int more) {
+  const std::lock_guard lock(mutex_);
+  writers_ += more;
+}
+
+bool FileBuffer::being_written() const {
+  const std::lock_guard lock(mutex_);
+  return writers_ > 0;
+}
+
 void FileBuffer::unlinked() {
   const std::lock_guard lock(mutex_);
   node_.linked = false;

@@ -38,6 +38,8 @@ class FileBuffer : public std::enable_shared_from_this<FileBuffer> {
   Status change(const Changes& changes);
   void sync(Done done);
   Result<std::optional<std::uint64_t>> seek(std::uint64_t offset, bool data);
+  void writer(int more);  // one that has not closed it yet, or one less
+  bool being_written() const;
   void unlinked();  // no name leads to it: it goes with this buffer
   // It is another file's from now on, whole; what was written goes. For the store's `done`.
   void replaced(store::FileNode node);
@@ -67,6 +69,7 @@ class FileBuffer : public std::enable_shared_from_this<FileBuffer> {
   std::shared_ptr<const store::FileWrite> flushing_;  // with the store's writer; null: none is
   std::uint64_t flushing_bytes_ = 0;
   Waiters waiting_now_, waiting_next_;  // for the flush under way, for the one after it
+  int writers_ = 0;
   bool timer_ = false;                  // a flush is due in a while
   std::shared_ptr<store::FileView> source_;
 

@@ -13,10 +13,17 @@
 namespace kvfs::fs {
 namespace {
 
+constexpr std::uint64_t kMostShared = std::uint64_t{1} << 31;  // bytes: an answer counts in 32 bits
+
 NodePtr find(fuse_req_t request, fuse_ino_t ino) {
   NodePtr node = node_of(session_of(request), ino);
   if (!node) fuse_reply_err(request, ESTALE);
   return node;
+}
+
+// As reply_stale(), for later.
+void fail_stale(Request& answer, const Error& error) {
+  answer.error(error.code == ErrorCode::kNotFound ? ESTALE : errno_of(error));
 }
 
 void getattr(fuse_req_t request, fuse_ino_t ino, fuse_file_info* /*file*/) {
@@ -54,9 +61,9 @@ void setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int to_set
   const bool nothing_left = file != nullptr && (to_set & FUSE_SET_ATTR_SIZE) != 0 &&
                             !changes.mode && !changes.uid && !changes.gid && !changes.modified_ns;
   auto done = [answer, node](const Status& status) {
-    if (!status) return answer->fail(status.error());
+    if (!status) return fail_stale(*answer, status.error());
     const auto attributes = node->attributes();
-    if (!attributes) return answer->fail(attributes.error());
+    if (!attributes) return fail_stale(*answer, attributes.error());
     const struct stat st = stat_of(*node, *attributes);
     answer->answer(
         [&](fuse_req_t late) { fuse_reply_attr(late, &st, node->caching().attributes); });
@@ -72,13 +79,22 @@ void open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
     fuse_reply_err(request, EISDIR);
     return;
   }
-  auto handle = node->as_file()->open(file->flags);
-  if (!handle) return reply_stale(request, handle.error());
-  file->direct_io = (*handle)->page_cache() == PageCache::kNone;
-  file->keep_cache = (*handle)->page_cache() == PageCache::kKept;
-  Session& session = session_of(request);
-  file->fh = session.keep(*std::move(handle));
-  if (fuse_reply_open(request, file) != 0) release_handle(session, file);
+  const fuse_ctx* caller = fuse_req_ctx(request);
+  node->as_file()->prepare(
+      file->flags, {.uid = caller->uid, .gid = caller->gid, .process = caller->pid},
+      [answer = later(request), node, asked = *file](const Status& ready) {
+        if (!ready) return fail_stale(*answer, ready.error());
+        auto handle = node->as_file()->open(asked.flags);
+        if (!handle) return fail_stale(*answer, handle.error());
+        fuse_file_info made = asked;
+        made.direct_io = (*handle)->page_cache() == PageCache::kNone;
+        made.keep_cache = (*handle)->page_cache() == PageCache::kKept;
+        Session& session = answer->session();
+        made.fh = session.keep(*std::move(handle));
+        answer->answer([&](fuse_req_t late) {
+          if (fuse_reply_open(late, &made) != 0) release_handle(session, &made);
+        });
+      });
 }
 
 void read(fuse_req_t request, fuse_ino_t /*ino*/, std::size_t size, off_t offset,
@@ -134,11 +150,27 @@ void release(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
 
 // cp and cat fall back to reading where this says so: of a growing reply the kernel's own way would
 // copy what is there and call it the whole.
-void copy_file_range(fuse_req_t request, fuse_ino_t /*in*/, off_t /*in_offset*/,
-                     fuse_file_info* in_file, fuse_ino_t /*out*/, off_t /*out_offset*/,
-                     fuse_file_info* /*out_file*/, std::size_t /*size*/, int /*flags*/) {
-  const bool allowed = handle_of(in_file)->allows_copy_file_range();
-  fuse_reply_err(request, allowed ? EOPNOTSUPP : EINVAL);
+// A version's file is shared by what is staged to become another's.
+void copy_file_range(fuse_req_t request, fuse_ino_t /*in*/, off_t in_offset,
+                     fuse_file_info* in_file, fuse_ino_t /*out*/, off_t out_offset,
+                     fuse_file_info* out_file, std::size_t size, int /*flags*/) {
+  const auto in = handle_of(in_file);
+  const auto source = in->source();
+  if (!source) {
+    fuse_reply_err(request, in->allows_copy_file_range() ? EOPNOTSUPP : EINVAL);
+    return;
+  }
+  if (static_cast<std::uint64_t>(in_offset) >= source->size) {
+    fuse_reply_write(request, 0);
+    return;
+  }
+  const auto out = handle_of(out_file);
+  out->take(*source, static_cast<std::uint64_t>(in_offset), static_cast<std::uint64_t>(out_offset),
+            std::min<std::uint64_t>(size, kMostShared),
+            [answer = later(request), in, out](const Result<std::size_t>& taken) {
+              if (!taken) return answer->error(EOPNOTSUPP);
+              answer->answer([&](fuse_req_t late) { fuse_reply_write(late, *taken); });
+            });
 }
 
 }  // namespace

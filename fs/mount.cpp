@@ -63,6 +63,7 @@ void Mount::Impl::stop() {
   if (!loop.joinable()) return;
   session->cancel_parked();
   context->chores.stop();
+  context->arriving.stop();
   context->notifier.stop();
   context->background_notifier.stop();
   session->break_loop(loop);
@@ -103,6 +104,10 @@ Result<std::unique_ptr<Mount>> Mount::start(store::Store& store, sched::Schedule
                 "see the kernel's log");
   }
   set_read_ahead(where);
+  if (const auto begun = store.states_with_staged()) {
+    Context& context = *made.context;
+    for (const StateId state : *begun) context.arrivals.resume(context, state);
+  }
   return mount;
 }
 

@@ -29,6 +29,15 @@ Status Handle::truncate(std::uint64_t /*size*/) {
   return refused("truncating", "the file is read-only");
 }
 
+void Handle::take(const VersionSource& /*source*/, std::uint64_t /*source_offset*/,
+                  std::uint64_t /*offset*/, std::uint64_t /*size*/, Answer<std::size_t> done) {
+  done(fail(ErrorCode::kUnsupported, "sharing a file", "it has to be copied"));
+}
+
+Result<store::FilePlace> Directory::file_place(const std::string& name) {
+  return refused("moving a file to " + name, "the daemon makes the files of this directory");
+}
+
 void Directory::make_directory(const std::string& name, const Caller& /*caller*/,
                                Answer<NodePtr> done) {
   done(refused("mkdir " + name, "states live under states/"));

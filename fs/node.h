@@ -114,6 +114,13 @@ class ReadAnswer {
   virtual bool answered() const = 0;
 };
 
+// A file of a version, for those who share it instead of copying.
+struct VersionSource {
+  VersionId version;
+  store::DataPart part = store::DataPart::kStateJson;
+  std::uint64_t size = 0;
+};
+
 enum class PageCache { kNone /* direct_io */, kUsual, kKept /* contents never change */ };
 
 // What an open file or directory keeps. Shared by the kernel (until it releases it) and by the
@@ -136,12 +143,19 @@ class Handle : public Opened {
   virtual Result<std::optional<std::uint64_t>> seek(std::uint64_t offset, bool data);
   virtual void release() {}  // the last was
   virtual bool allows_copy_file_range() const { return true; }
+  virtual std::optional<VersionSource> source() const { return std::nullopt; }
+  // copy_file_range from a version's file; kUnsupported: it has to be copied.
+  virtual void take(const VersionSource& source, std::uint64_t source_offset, std::uint64_t offset,
+                    std::uint64_t size, Answer<std::size_t> done);
 };
 
 class File : public Node {
  public:
   using Node::Node;
   File* as_file() override { return this; }
+  // Before open(): what takes a while. kNotFound: its name stands for another file now, which the
+  // kernel looks up and opens instead.
+  virtual void prepare(int /*flags*/, const Caller& /*caller*/, Done done) { done({}); }
   virtual Result<std::unique_ptr<Handle>> open(int flags) = 0;
 };
 
@@ -169,6 +183,10 @@ class Directory : public Node {
   virtual Result<NodePtr> lookup(std::string_view name) = 0;
   virtual Result<std::vector<Entry>> list() = 0;  // without "." and ".."
   virtual Holds holds() const { return Holds::kNothing; }
+  // Whether the name is there, but not for who creates it: the daemon made it in a new state.
+  virtual bool yields(std::string_view /*name*/) { return false; }
+  // Where a user's file of that name is kept.
+  virtual Result<store::FilePlace> file_place(const std::string& name);
 
   // kPermission unless they are overridden.
   virtual void make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done);

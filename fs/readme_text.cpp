@@ -49,7 +49,9 @@ Make it repeatable, hold a conversation, and fork it:
 
 A job is named after its file. It starts when the file is closed; closing fails when the prompt
 cannot be taken, and `status` says why. Removing the file cancels the job. Names that begin with a
-dot or end in ~ or .tmp are scratch and never start one. `kvfs --help` does the same from the shell.
+dot or end in ~ or .tmp are scratch and never start one. cp, rsync and tar copy states: a copy is a
+state once all of it is there, and `status` says what it waits for. `kvfs --help` does the same from
+the shell.
 )";
 
 }  // namespace

@@ -100,10 +100,16 @@ Result<Attributes> StagedFile::attributes() {
 
 // Mode and owner are the state's: editors and cp set them and need not be told so.
 void StagedFile::change(const Changes& changes, Done done) {
-  if (!changes.size) return done({});
-  Writer writer;
-  Status status = resize(writer, *changes.size);
-  released(writer);
+  Status status;
+  if (changes.size) {
+    Writer writer;
+    status = resize(writer, *changes.size);
+    released(writer);
+  }
+  if (changes.modified_ns) {
+    const std::lock_guard lock(mutex_);
+    changed_ns_ = *changes.modified_ns;
+  }
   done(std::move(status));
 }
 
@@ -139,6 +145,11 @@ std::string StagedFile::name() const {
 std::string StagedFile::content() const {
   const std::lock_guard lock(mutex_);
   return content_;
+}
+
+std::int64_t StagedFile::changed_ns() const {
+  const std::lock_guard lock(mutex_);
+  return changed_ns_;
 }
 
 std::uint64_t StagedFile::revision() const {

@@ -38,6 +38,7 @@ class StagedFile : public File {
   Place place() const;
   std::string name() const;
   std::string content() const;
+  std::int64_t changed_ns() const;  // as it was set, or of the last write
   std::uint64_t revision() const;  // grows with every change of the content
   Phase phase() const;
   // To `next` when it is `expected`; false otherwise.

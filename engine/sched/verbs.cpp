@@ -154,12 +154,12 @@ void rename_state(store::Store& store, StateId state, StateId new_parent, std::s
 }
 
 void set_param(store::Store& store, StateId state, std::string_view name, std::string_view value,
-               std::function<void(Status)> done) {
+               std::function<void(Status)> done, std::int64_t changed_ns) {
   auto kept = check_param(name, value);
   if (!kept) return done(fail(kept.error()));
   store.write_async(
-      [state, name = std::string(name),
-       kept = *std::move(kept)](store::WriteTransaction& tx) -> Status {
+      [state, name = std::string(name), kept = *std::move(kept),
+       changed_ns](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(auto record, tx.state(state));
         if (record.snapshot) {
           return fail(ErrorCode::kPermission, "parameter " + name, "a snapshot is read-only",
@@ -170,7 +170,7 @@ void set_param(store::Store& store, StateId state, std::string_view name, std::s
         } else {
           record.params[name] = kept;
         }
-        record.changed_ns = now_ns();
+        record.changed_ns = changed_ns != 0 ? changed_ns : now_ns();
         return tx.update_state(state, record);
       },
       std::move(done));

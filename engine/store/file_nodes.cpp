@@ -214,6 +214,18 @@ Result<std::vector<NameEntry>> list_staged(const Txn& txn, StateId state) {
   return entries;
 }
 
+Result<std::vector<StateId>> list_staging_states(const Txn& txn) {
+  std::vector<StateId> states;
+  KVFS_ASSIGN(Cursor cursor, Cursor::open(txn, Table::kStaged));
+  KVFS_ASSIGN(bool found, cursor.seek({}));
+  while (found) {
+    const auto state = id_from_key<StateId>(cursor.key());
+    if (states.empty() || states.back() != state) states.push_back(state);
+    KVFS_ASSIGN(found, cursor.next());
+  }
+  return states;
+}
+
 Status remove_nodes_of(TransactionScope& scope, StateId state) {
   KVFS_ASSIGN(const auto files, files_of(scope.txn, state));
   for (const NameEntry& entry : files) {

@@ -15,6 +15,7 @@ Result<std::optional<Bytes>> read_piece(const Txn& txn, FileId id, std::uint64_t
 Result<std::optional<std::uint64_t>> find_piece(const Txn& txn, FileId id, std::uint64_t from);
 Result<NameEntry> read_staged(const Txn& txn, StateId state, std::string_view path);
 Result<std::vector<NameEntry>> list_staged(const Txn& txn, StateId state);
+Result<std::vector<StateId>> list_staging_states(const Txn& txn);
 
 // The files beside a state and those staged for it. Part of WriteTransaction::remove_state.
 Status remove_nodes_of(TransactionScope& scope, StateId state);

@@ -36,7 +36,7 @@ Result<std::vector<std::string>> list_files(const Txn& txn, StateId state, FileA
 }
 
 Status remove_files_of(Txn& txn, StateId state) {
-  for (FileArea area : {FileArea::kReply, FileArea::kSpool, FileArea::kUser, FileArea::kLogprobs}) {
+  for (FileArea area : {FileArea::kReply, FileArea::kKept, FileArea::kUser, FileArea::kLogprobs}) {
     KVFS_ASSIGN(const auto names, list_files(txn, state, area));
     for (const std::string& name : names) {
       KVFS_TRY(txn.erase(Table::kFiles, file_key(state, area, name)));

@@ -165,7 +165,7 @@ struct JobRecord {
 };
 
 // On disk: never renumber.
-enum class FileArea : std::uint8_t { kReply = 0, kSpool = 1, kUser = 2, kLogprobs = 3 };
+enum class FileArea : std::uint8_t { kReply = 0, kKept = 1, kUser = 2, kLogprobs = 3 };
 
 struct FileRecord {  // what the daemon keeps beside a state: small, whole
   FileId id;         // never reused

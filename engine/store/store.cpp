@@ -236,6 +236,10 @@ Result<std::vector<NameEntry>> Store::staged(StateId state) {
   return impl_->reading([&](const Txn& txn) { return list_staged(txn, state); });
 }
 
+Result<std::vector<StateId>> Store::states_with_staged() {
+  return impl_->reading([&](const Txn& txn) { return list_staging_states(txn); });
+}
+
 StoreStatistics Store::statistics() {
   const auto counters = impl_->reading([&](const Txn& txn) { return load_counters(txn); });
   if (!counters) KVFS_ERROR("statistics: {}", counters.error().message());

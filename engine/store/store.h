@@ -106,6 +106,7 @@ class Store {
   // What is being copied onto a state's data, in byte order of paths.
   Result<NameEntry> staged(StateId state, std::string_view path);
   Result<std::vector<NameEntry>> staged(StateId state);
+  Result<std::vector<StateId>> states_with_staged();
   StoreStatistics statistics();
   // Reads everything: checksums, references, counts. Jobs may run meanwhile.
   Result<VerifyReport> verify();

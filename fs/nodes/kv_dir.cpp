@@ -1,33 +1,33 @@
 #include "fs/nodes/kv_dir.h"
 
-#include <charconv>
+#include <algorithm>
 #include <optional>
 
-#include <fmt/format.h>
-
+#include "fs/nodes/copied_file.h"
 #include "fs/nodes/root.h"
+#include "fs/nodes/state_container.h"
 #include "fs/nodes/version_file.h"
 
 namespace kvfs::fs {
 namespace {
 
+constexpr std::string_view kBelow = "kv/";
+
+std::string path_of(std::string_view name) { return std::string(kBelow) + std::string(name); }
+
 std::string name_of_layer(std::size_t layer) {
-  return fmt::format("layer-{:03}.safetensors", layer);
+  return sched::layer_path(layer).substr(kBelow.size());
 }
 
 std::optional<std::uint16_t> layer_of_name(std::string_view name) {
-  constexpr std::string_view kPrefix = "layer-";
-  std::uint16_t layer = 0;
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  const std::string_view digits = name.substr(kPrefix.size());
-  std::from_chars(digits.data(), digits.data() + digits.size(), layer);
-  if (name_of_layer(layer) != name) return std::nullopt;
-  return layer;
+  return sched::layer_of_path(path_of(name));
 }
 
 }  // namespace
 
 Result<NodePtr> KvDir::lookup(std::string_view name) {
+  const EntryPlace place{ino(), std::string(name)};
+  if (auto node = staged_node(context(), state(), path_of(name), place)) return node;
   const auto layer = layer_of_name(name);
   if (!layer || context().hidden.hidden(ino(), name)) return no_such_file(name);
   KVFS_ASSIGN(const CurrentVersion now, current_version(context(), state()));
@@ -37,10 +37,18 @@ Result<NodePtr> KvDir::lookup(std::string_view name) {
 
 Result<std::vector<Entry>> KvDir::list() {
   KVFS_ASSIGN(const CurrentVersion now, current_version(context(), state()));
+  KVFS_ASSIGN(const auto staged, context().store.staged(state()));
   std::vector<Entry> entries;
-  if (!now.files) return entries;
-  for (std::size_t layer = 0; layer < now.files->record().layers.size(); ++layer) {
+  for (const store::NameEntry& entry : staged) {
+    if (!entry.name.starts_with(kBelow)) continue;
+    entries.push_back({entry.name.substr(kBelow.size()), false, ino_of(entry.file)});
+  }
+  const std::size_t copied = entries.size();
+  const std::size_t layers = now.files ? now.files->record().layers.size() : 0;
+  for (std::size_t layer = 0; layer < layers; ++layer) {
     std::string name = name_of_layer(layer);
+    const auto end = entries.begin() + static_cast<std::ptrdiff_t>(copied);
+    if (std::ranges::find(entries.begin(), end, name, &Entry::name) != end) continue;
     if (context().hidden.hidden(ino(), name)) continue;
     const auto part = layer_part(static_cast<std::uint16_t>(layer));
     const auto number = ino_of(state(), now.record.version, part);
@@ -49,11 +57,30 @@ Result<std::vector<Entry>> KvDir::list() {
   return entries;
 }
 
+Result<store::FilePlace> KvDir::file_place(const std::string& name) {
+  KVFS_TRY(writable());
+  return store::FilePlace{state(), path_of(name), true};
+}
+
+void KvDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
+  if (const Status allowed = writable(); !allowed) return done(fail(allowed.error()));
+  context().hidden.show(ino(), name);
+  create_staged_file(context(), state(), path_of(name), {ino(), name}, how, std::move(done));
+}
+
 void KvDir::remove_file(const std::string& name, Done done) {
-  if (!layer_of_name(name)) return done(no_such_file(name));
   if (Status allowed = writable(); !allowed) return done(std::move(allowed));
+  if (context().store.staged(state(), path_of(name))) {
+    return unlink_file(context(), *this, name, std::move(done));
+  }
+  if (!layer_of_name(name)) return done(no_such_file(name));
   context().hidden.hide(ino(), name);
   done({});
+}
+
+void KvDir::rename(const std::string& name, Directory& to, const std::string& new_name,
+                   bool replace, Done done) {
+  move_file(context(), *this, name, to, new_name, replace, std::move(done));
 }
 
 }  // namespace kvfs::fs

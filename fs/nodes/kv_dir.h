@@ -10,7 +10,13 @@ class KvDir : public PartDirectory {
   KvDir(Context& context, StateId state) : PartDirectory(context, state, StatePart::kKv) {}
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
+  // What is being copied here, under temporary names too, stands before the version's files.
+  Holds holds() const override { return Holds::kStates; }
+  Result<store::FilePlace> file_place(const std::string& name) override;
+  void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;
+  void rename(const std::string& name, Directory& to, const std::string& new_name, bool replace,
+              Done done) override;
 };
 
 }  // namespace kvfs::fs

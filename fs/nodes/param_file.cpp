@@ -163,7 +163,7 @@ Status known_param(Context& context, StateId state, const std::string& name) {
 }
 
 void set_param(Context& context, StateId state, const std::string& name, const std::string& value,
-               Done done) {
+               Done done, std::int64_t changed_ns) {
   if (const Status known = known_param(context, state, name); !known) return done(known);
   if (name == "model") {
     const std::string model = value.substr(0, value.find_last_not_of(" \t\n") + 1);
@@ -181,7 +181,8 @@ void set_param(Context& context, StateId state, const std::string& name, const s
           alive->refusals.note(state, subject(name), status.error());
         }
         done(status);
-      });
+      },
+      changed_ns);
 }
 
 }  // namespace kvfs::fs

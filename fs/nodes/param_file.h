@@ -37,6 +37,6 @@ Status known_param(Context& context, StateId state, const std::string& name);
 
 // Sets it; a refusal is noted for `status`.
 void set_param(Context& context, StateId state, const std::string& name, const std::string& value,
-               Done done);
+               Done done, std::int64_t changed_ns = 0);
 
 }  // namespace kvfs::fs

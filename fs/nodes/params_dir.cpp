@@ -1,5 +1,7 @@
 #include "fs/nodes/params_dir.h"
 
+#include <fcntl.h>
+
 #include <utility>
 
 #include "fs/nodes/param_file.h"
@@ -39,12 +41,18 @@ Result<Created> ParamsDir::create(const std::string& name, int flags) {
   KVFS_TRY(writable());
   if (auto param = param_file(context(), state(), name)) {  // unlinked a moment ago
     context().hidden.show(ino(), name);
-    KVFS_ASSIGN(auto handle, param->open(flags));
+    KVFS_ASSIGN(auto handle, param->open(flags | O_TRUNC));
     return Created{param, std::move(handle)};
   }
   if (is_scratch_beside_params(name)) return create_staged(name, flags);
   KVFS_TRY(known_param(context(), state(), name));
   return no_such_file(name);
+}
+
+bool ParamsDir::yields(std::string_view name) {
+  if (!sched::is_param(name)) return false;
+  const auto record = context().store.state(state());
+  return record && !record->version && !record->snapshot;
 }
 
 void ParamsDir::remove_file(const std::string& name, Done done) {
@@ -94,7 +102,8 @@ void ParamsDir::take(std::shared_ptr<StagedFile> file, const std::string& name, 
                 context.staging.remove(file->place(), file->name(), file.get());
               }
               done(status);
-            });
+            },
+            file->changed_ns());
 }
 
 }  // namespace kvfs::fs

@@ -14,6 +14,7 @@ class ParamsDir : public StagingDir {
   void remove_file(const std::string& name, Done done) override;
   void rename(const std::string& name, Directory& to, const std::string& new_name, bool replace,
               Done done) override;
+  bool yields(std::string_view name) override;
   void take(std::shared_ptr<StagedFile> file, const std::string& name, bool replace,
             Done done) override;
 

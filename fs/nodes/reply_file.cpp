@@ -61,6 +61,20 @@ class ReplyHandle : public Handle {
   const bool noblock_;
 };
 
+// A copy onto a state that has had a job of that name: its reply is what it is.
+class SwallowingHandle : public Handle {
+ public:
+  PageCache page_cache() const override { return PageCache::kNone; }
+  bool allows_copy_file_range() const override { return false; }
+  void read(std::uint64_t /*offset*/, std::size_t /*size*/, AnswerPtr answer) override {
+    answer->data({});
+  }
+  void write(std::uint64_t /*offset*/, ByteSpan bytes, Answer<std::size_t> done) override {
+    done(bytes.size());
+  }
+  Status truncate(std::uint64_t /*size*/) override { return {}; }
+};
+
 }  // namespace
 
 ReplyFile::ReplyFile(Context& context, Ino ino, StateId state, std::string job)
@@ -69,7 +83,7 @@ ReplyFile::ReplyFile(Context& context, Ino ino, StateId state, std::string job)
 Result<Attributes> ReplyFile::attributes() {
   KVFS_ASSIGN(const store::StateRecord record, context_.store.state(state_));
   KVFS_ASSIGN(const ReplyPtr reply, context_.scheduler.reply(state_, job_));
-  Attributes out{.mode = file_mode(record, kReadOnly),
+  Attributes out{.mode = file_mode(record, kReadWrite),
                  .uid = record.uid,
                  .gid = record.gid,
                  .size = reply->size(),
@@ -84,13 +98,10 @@ Result<Attributes> ReplyFile::attributes() {
 }
 
 // cp -a of a state onto another sets these: accepted, and the daemon's own stay.
-void ReplyFile::change(const Changes& changes, Done done) {
-  if (changes.size) return Node::change(changes, std::move(done));
-  done({});
-}
+void ReplyFile::change(const Changes& /*changes*/, Done done) { done({}); }
 
 Result<std::unique_ptr<Handle>> ReplyFile::open(int flags) {
-  KVFS_TRY(refuse_writing(flags));
+  if (!refuse_writing(flags)) return std::make_unique<SwallowingHandle>();
   KVFS_ASSIGN(ReplyPtr reply, context_.scheduler.reply(state_, job_));
   return std::make_unique<ReplyHandle>(std::move(reply), context_.behaviour.noblock);
 }

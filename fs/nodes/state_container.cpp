@@ -86,6 +86,7 @@ void StateContainer::remove_directory(const std::string& name, Done done) {
                         if (status) {
                           alive->staging.remove(id);
                           alive->refusals.drop(id);
+                          alive->arrivals.drop(id);
                           alive->background_notifier.attributes(directory);
                         }
                         done(status);
@@ -142,18 +143,13 @@ void StateContainer::make_symlink(const std::string& name, const std::string& ta
          });
 }
 
+Result<store::FilePlace> StateContainer::file_place(const std::string& name) {
+  KVFS_TRY(check_file_name(name));
+  return store::FilePlace{container_, name};
+}
+
 void StateContainer::remove_file(const std::string& name, Done done) {
-  if (frozen_) return done(refuse_in_snapshot(name));
-  const auto id = std::make_shared<FileId>();  // with the two callbacks
-  context_.store.write_async(
-      [place = store::FilePlace{container_, name}, id](store::WriteTransaction& tx) -> Status {
-        KVFS_ASSIGN(*id, tx.unlink_node(place));
-        return {};
-      },
-      [alive = context_.alive(), id, done = std::move(done)](const Status& status) {
-        if (status) alive->files.unlinked(*alive, *id);
-        done(status);
-      });
+  unlink_file(context_, *this, name, std::move(done));
 }
 
 void StateContainer::rename(const std::string& name, Directory& to, const std::string& new_name,
@@ -165,28 +161,59 @@ void StateContainer::rename(const std::string& name, Directory& to, const std::s
     return done(fail(ErrorCode::kPermission, "renaming " + name,
                      "only states and users' files can be renamed here"));
   }
-  auto& target = static_cast<StateContainer&>(to);
-  if (entry->kind == Kind::kState) {
-    return sched::rename_state(context_.store, entry->state, target.container_, new_name,
-                               std::move(done));
+  auto* const target = dynamic_cast<StateContainer*>(&to);
+  if (entry->kind != Kind::kState) {
+    if (target == nullptr) return move_file(context_, *this, name, to, new_name, replace, done);
+    return target->take(*this, name, new_name, replace, std::move(done));
   }
-  target.take(*this, name, new_name, replace, std::move(done));
+  if (target == nullptr) {
+    return done(fail(ErrorCode::kPermission, "moving " + name, "states live under states/"));
+  }
+  sched::rename_state(context_.store, entry->state, target->container_, new_name, std::move(done));
 }
 
 void StateContainer::take(StateContainer& from, const std::string& name,
                           const std::string& new_name, bool replace, Done done) {
-  if (Status allowed = check_file_name(new_name); !allowed) return done(std::move(allowed));
+  move_file(context_, from, name, *this, new_name, replace, std::move(done));
+}
+
+void unlink_file(Context& context, Directory& from, const std::string& name, Done done) {
+  const auto place = from.file_place(name);
+  if (!place) return done(fail(place.error()));
+  const auto id = std::make_shared<FileId>();  // with the two callbacks
+  context.store.write_async(
+      [place = *place, id](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(*id, tx.unlink_node(place));
+        return {};
+      },
+      [alive = context.alive(), id, done = std::move(done)](const Status& status) {
+        if (status) alive->files.unlinked(*alive, *id);
+        done(status);
+      });
+}
+
+void move_file(Context& context, Directory& from, const std::string& name, Directory& to,
+               const std::string& new_name, bool replace, Done done) {
+  const auto source = from.file_place(name);
+  const auto target = to.file_place(new_name);
+  if (!source || !target) return done(fail(source ? target.error() : source.error()));
   const auto replaced = std::make_shared<std::optional<FileId>>();  // with the two callbacks
-  context_.store.write_async(
-      [source = store::FilePlace{from.container_, name},
-       target = store::FilePlace{container_, new_name}, replace,
-       replaced](store::WriteTransaction& tx) -> Status {
+  context.store.write_async(
+      [source = *source, target = *target, replace, replaced](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(*replaced, tx.move_node(source, target, replace));
         return {};
       },
-      [alive = context_.alive(), replaced, done = std::move(done)](const Status& status) {
+      [alive = context.alive(), target = *target, replaced,
+       done = std::move(done)](const Status& status) {
         if (status && *replaced) alive->files.unlinked(*alive, **replaced);
-        done(status);
+        if (!status || !target.staged || !sched::is_data_path(target.name)) return done(status);
+        // The kernel holds the directory until this is answered.
+        const StateId state = target.directory;
+        alive->notifier.removing(state, true);
+        alive->arrivals.arrived(*alive, state, [alive, state, done](const Status& settled) {
+          alive->notifier.removing(state, false);
+          done(settled);
+        });
       });
 }
 

@@ -25,8 +25,12 @@ class StateContainer : public Directory {
   void make_symlink(const std::string& name, const std::string& target, const Caller& caller,
                     Answer<NodePtr> done) override;
   void remove_file(const std::string& name, Done done) override;
+  Result<store::FilePlace> file_place(const std::string& name) override;
 
  protected:
+  // A file that is renamed into this directory.
+  virtual void take(StateContainer& from, const std::string& name, const std::string& new_name,
+                    bool replace, Done done);
   Context& context() const { return context_; }
   StateId container() const { return container_; }  // none: states/ itself
   bool frozen() const { return frozen_; }           // a snapshot
@@ -36,13 +40,14 @@ class StateContainer : public Directory {
   NodePtr file_node(const store::NameEntry& entry);
   Status check_file_name(const std::string& name) const;
   void create(const std::string& name, store::FileNode node, Answer<FileId> done);
-  // A file that is renamed into this directory.
-  void take(StateContainer& from, const std::string& name, const std::string& new_name,
-            bool replace, Done done);
-
   Context& context_;
   const StateId container_;
   const bool frozen_;
 };
+
+// A user's file, wherever file_place() says that the directory keeps it.
+void unlink_file(Context& context, Directory& from, const std::string& name, Done done);
+void move_file(Context& context, Directory& from, const std::string& name, Directory& to,
+               const std::string& new_name, bool replace, Done done);
 
 }  // namespace kvfs::fs

@@ -5,8 +5,11 @@
 #include <utility>
 
 #include "engine/store/write_transaction.h"
+#include "engine/store/assembly.h"
 #include "fs/modes.h"
+#include "fs/nodes/copied_file.h"
 #include "fs/nodes/ctl.h"
+#include "fs/nodes/kept_file.h"
 #include "fs/nodes/kv_dir.h"
 #include "fs/nodes/params_dir.h"
 #include "fs/nodes/replies_dir.h"
@@ -56,6 +59,7 @@ constexpr std::array kDataItems = {
     DataItem{"tokens.npy", VersionPart::kTokens},
 };
 constexpr std::string_view kKv = "kv";
+constexpr std::uint64_t kMostStatus = std::uint64_t{16} << 20;
 
 constexpr Item kSnapItem{".snap", StatePart::kSnap, true, make<SnapDir>};
 
@@ -112,12 +116,19 @@ Result<NodePtr> StateDir::parent() {
 }
 
 Result<NodePtr> StateDir::lookup(std::string_view name) {
-  if (context().hidden.hidden(ino(), name)) return no_such_file(name);
+  const bool staged = is_data(name) && context().store.staged(container(), name).has_value();
+  if (!staged && context().hidden.hidden(ino(), name)) return no_such_file(name);
   if (const Item* item = fixed_item(name, frozen())) return item->make(context(), container());
+  if (is_data(name)) {
+    const EntryPlace place{ino(), std::string(name)};
+    if (auto node = staged_node(context(), container(), place.name, place)) return node;
+  }
   if (name == kKv || is_data(name)) {
     KVFS_ASSIGN(const CurrentVersion now, current_version(context(), container()));
+    if (name == kKv && (now.files || has_staged_kv())) {
+      return std::make_shared<KvDir>(context(), container());
+    }
     if (!now.files) return no_such_file(name);
-    if (name == kKv) return std::make_shared<KvDir>(context(), container());
     const auto& item = *std::ranges::find(kDataItems, name, &DataItem::name);
     return version_file(context(), container(), now, item.part, {ino(), std::string(name)});
   }
@@ -140,13 +151,93 @@ Result<std::vector<Entry>> StateDir::list() {
       const auto number = ino_of(container(), now.record.version, item.part);
       entries.push_back({std::string(item.name), false, number.value_or(0)});
     }
+  } else if (has_staged_kv()) {
+    entries.push_back({std::string(kKv), true, ino_of(container(), StatePart::kKv)});
   }
+  KVFS_TRY(list_staged(entries));
   std::erase_if(entries, [&](const Entry& e) { return context().hidden.hidden(ino(), e.name); });
   std::ranges::sort(entries, {}, &Entry::name);
   return entries;
 }
 
+bool StateDir::has_staged_kv() const {
+  if (context().arrivals.has_kv(container())) return true;
+  const auto staged = context().store.staged(container());
+  return staged && std::ranges::any_of(*staged, [](const store::NameEntry& entry) {
+           return entry.name.starts_with("kv/");
+         });
+}
+
+// What is staged stands for what the state has of that name.
+Status StateDir::list_staged(std::vector<Entry>& entries) const {
+  KVFS_ASSIGN(const auto staged, context().store.staged(container()));
+  for (const store::NameEntry& entry : staged) {
+    if (entry.name.find('/') != std::string::npos) continue;
+    std::erase_if(entries, [&](const Entry& e) { return e.name == entry.name; });
+    entries.push_back({entry.name, false, ino_of(entry.file)});
+  }
+  return {};
+}
+
+// Until it has data, a state's directories and files give way to those that a copy brings.
+bool StateDir::yields(std::string_view name) {
+  if (frozen() || fixed_item(name, false) == nullptr || name == kSnapItem.name) return false;
+  const auto record = context().store.state(container());
+  return record && !record->version;
+}
+
+Result<store::FilePlace> StateDir::file_place(const std::string& name) {
+  if (!is_data(name)) return StateContainer::file_place(name);
+  if (frozen()) return refuse_in_snapshot(name);
+  return store::FilePlace{container(), name, true};
+}
+
+void StateDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
+  if (is_data(name)) {
+    context().hidden.show(ino(), name);
+    return create_staged_file(context(), container(), name, {ino(), name}, how, std::move(done));
+  }
+  const Item* item = fixed_item(name, frozen());
+  if (item == nullptr || item->directory) {
+    return StateContainer::create_file(name, how, std::move(done));
+  }
+  context().hidden.show(ino(), name);
+  NodePtr node = item->make(context(), container());
+  auto handle = node->as_file()->open(how.flags);
+  if (!handle) return done(fail(handle.error()));
+  done(Created{std::move(node), *std::move(handle)});
+}
+
+// Renamed onto `status` or `ctl`: what a copy says of the state it was made of.
+void StateDir::take(StateContainer& from, const std::string& name, const std::string& new_name,
+                    bool replace, Done done) {
+  const Item* item = fixed_item(new_name, frozen());
+  if (item == nullptr || item->directory) {
+    return StateContainer::take(from, name, new_name, replace, std::move(done));
+  }
+  const auto place = from.file_place(name);
+  const auto entry = place ? context().store.lookup(place->directory, place->name)
+                           : fail(place.error());
+  if (!entry) return done(fail(entry.error()));
+  const auto node = context().store.node(entry->file);
+  auto view = store::node_view(context().store, entry->file);
+  if (!node || !view) return done(fail(node ? view.error() : node.error()));
+  auto text = store::read_whole(**view, kMostStatus, new_name);
+  if (!text) return done(fail(text.error()));
+  from.remove_file(name, [alive = context().alive(), state = container(), at = node->modified_ns,
+                          text = *std::move(text), kept = new_name == "status",
+                          done = std::move(done)](const Status& status) {
+    if (!status || !kept) return done(status);
+    keep(*alive, state, store::FileArea::kKept, kKeptStatus, text, at, done);
+  });
+}
+
 void StateDir::make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) {
+  if (name == kKv && !frozen()) {
+    context().hidden.show(ino(), name);
+    context().arrivals.make_kv(container());
+    return done(std::make_shared<KvDir>(context(), container()));
+  }
   const Item* item = fixed_item(name, frozen());
   if (item == nullptr || !item->directory) {
     return StateContainer::make_directory(name, caller, std::move(done));
@@ -175,6 +266,9 @@ void StateDir::remove_file(const std::string& name, Done done) {
     return StateContainer::remove_file(name, std::move(done));
   }
   if (frozen()) return done(refuse_in_snapshot(name));
+  if (is_data(name) && context().store.staged(container(), name)) {
+    return StateContainer::remove_file(name, std::move(done));
+  }
   context().hidden.hide(ino(), name);
   done({});
 }

@@ -22,8 +22,18 @@ class StateDir : public StateContainer {
   void make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) override;
   void remove_directory(const std::string& name, Done done) override;
   void remove_file(const std::string& name, Done done) override;
+  void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
+  bool yields(std::string_view name) override;
+  Result<store::FilePlace> file_place(const std::string& name) override;
+
+ protected:
+  void take(StateContainer& from, const std::string& name, const std::string& new_name,
+            bool replace, Done done) override;
 
  private:
+  bool has_staged_kv() const;
+  Status list_staged(std::vector<Entry>& entries) const;
+
   const EntryPlace place_;  // where it was looked up
 };
 

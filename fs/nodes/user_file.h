@@ -13,6 +13,7 @@ class UserFile : public File {
       : File(ino_of(file)), context_(context), file_(file), state_(state), frozen_(frozen) {}
 
   FileId file() const { return file_; }
+  Context& context() const { return context_; }
   Result<Attributes> attributes() override;
   Caching caching() const override { return {.entry = 1, .attributes = 1}; }
   StateId state() const override { return state_; }

@@ -1,8 +1,13 @@
 #include "fs/nodes/version_file.h"
 
+#include <fcntl.h>
+
+#include <algorithm>
 #include <utility>
 
+#include "engine/store/write_transaction.h"
 #include "fs/modes.h"
+#include "fs/nodes/copied_file.h"
 #include "fs/nodes/text_handle.h"
 
 namespace kvfs::fs {
@@ -12,10 +17,12 @@ constexpr int kTries = 4;  // against a state that advances while it is looked a
 
 class ViewHandle : public Handle {
  public:
-  ViewHandle(std::vector<store::BlockPin> pins, std::shared_ptr<store::FileView> view)
-      : pins_(std::move(pins)), view_(std::move(view)) {}
+  ViewHandle(std::vector<store::BlockPin> pins, std::shared_ptr<store::FileView> view,
+             VersionSource source)
+      : pins_(std::move(pins)), view_(std::move(view)), source_(source) {}
 
   PageCache page_cache() const override { return PageCache::kKept; }
+  std::optional<VersionSource> source() const override { return source_; }
 
   void read(std::uint64_t offset, std::size_t size, std::shared_ptr<ReadAnswer> answer) override {
     Bytes bytes(size);
@@ -27,10 +34,11 @@ class ViewHandle : public Handle {
  private:
   const std::vector<store::BlockPin> pins_;
   const std::shared_ptr<store::FileView> view_;  // shared by the handles of a version's file
+  const VersionSource source_;
 };
 
 Attributes attributes_of(const store::StateRecord& record, std::uint64_t size) {
-  return {.mode = file_mode(record, kReadOnly),
+  return {.mode = file_mode(record, kReadWrite),
           .uid = record.uid,
           .gid = record.gid,
           .size = size,
@@ -75,7 +83,9 @@ Result<Attributes> VersionFile::attributes() {
 
 bool VersionFile::fresh() {
   const auto record = context_.store.state(state_);
-  return record && record->version == version_;
+  const auto directory = part_ >= VersionPart::kFirstLayer ? StatePart::kKv : StatePart::kDirectory;
+  return record && record->version == version_ &&
+         !context_.store.staged(state_, staged_path(directory, place_.name));
 }
 
 Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
@@ -85,7 +95,46 @@ Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
   // Pins keep blocks, not the version: one that was dropped before them may lack some.
   KVFS_TRY(context_.store.version(version_));
   KVFS_ASSIGN(auto view, files->view(part_));
-  return std::make_unique<ViewHandle>(std::move(pins), std::move(view));
+  const VersionSource source{version_, part_, view->size()};
+  return std::make_unique<ViewHandle>(std::move(pins), std::move(view), source);
+}
+
+void VersionFile::prepare(int flags, const Caller& caller, Done done) {
+  const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
+  if (!writes) return done({});
+  stage_copy({.flags = flags, .mode = born_.mode & 0777, .caller = caller},
+             (flags & O_TRUNC) != 0 ? 0 : born_.size, std::move(done));
+}
+
+void VersionFile::change(const Changes& changes, Done done) {
+  if (changes.size) {
+    return stage_copy({.mode = born_.mode & 0777, .caller = {.uid = born_.uid, .gid = born_.gid}},
+                      std::min(*changes.size, born_.size), std::move(done));
+  }
+  if (!changes.modified_ns) return done({});  // mode and owner are the state's
+  context_.store.write_async(
+      [id = state_, at = *changes.modified_ns](store::WriteTransaction& tx) -> Status {
+        KVFS_ASSIGN(store::StateRecord record, tx.state(id));
+        record.advanced_ns = at;
+        return tx.update_state(id, record);
+      },
+      [alive = context_.alive(), state = state_, done = std::move(done)](const Status& status) {
+        for (const NodePtr& node : alive->nodes.of(state)) {
+          alive->background_notifier.attributes(node->ino());
+        }
+        done(status);
+      });
+}
+
+void VersionFile::stage_copy(const Creation& how, std::uint64_t keep, Done done) {
+  const StatePart directory = part_ >= VersionPart::kFirstLayer ? StatePart::kKv : StatePart::kDirectory;
+  std::optional<Beginning> from;
+  if (keep != 0) from = Beginning{version_, part_, keep};
+  stage(context_, state_, staged_path(directory, place_.name), new_node(how), from,
+        [done = std::move(done)](const Result<FileId>& staged) {
+          if (!staged && staged.error().code != ErrorCode::kExists) return done(fail(staged.error()));
+          done(fail(ErrorCode::kNotFound, "writing a version's file", "a copy of it is staged"));
+        });
 }
 
 Result<NodePtr> version_file(Context& context, StateId state, const CurrentVersion& now,

@@ -27,9 +27,14 @@ class VersionFile : public File {
   StateId state() const override { return state_; }
   std::optional<EntryPlace> entry() const override { return place_; }
   bool fresh() override;
+  void change(const Changes& changes, Done done) override;
+  // Who writes gets a copy of it, staged under its name.
+  void prepare(int flags, const Caller& caller, Done done) override;
   Result<std::unique_ptr<Handle>> open(int flags) override;
 
  private:
+  void stage_copy(const Creation& how, std::uint64_t keep, Done done);
+
   Context& context_;
   const StateId state_;
   const VersionId version_;

@@ -84,7 +84,7 @@ TEST_F(Tree, StatesAreTheirOwnersAlone) {
   std::filesystem::create_directory(states() / "s");
   EXPECT_EQ(stat_of(states() / "s").st_mode, static_cast<mode_t>(S_IFDIR | 0700));
   EXPECT_EQ(stat_of(states() / "s/ctl").st_mode, static_cast<mode_t>(S_IFREG | 0600));
-  EXPECT_EQ(stat_of(states() / "s/status").st_mode, static_cast<mode_t>(S_IFREG | 0400));
+  EXPECT_EQ(stat_of(states() / "s/status").st_mode, static_cast<mode_t>(S_IFREG | 0600));
   EXPECT_EQ(stat_of(states()).st_mode, static_cast<mode_t>(S_IFDIR | 01777));
 }
 

@@ -47,7 +47,7 @@ TEST_F(UserFiles, ANoteIsKeptOverARemount) {
 TEST_F(UserFiles, TheDaemonsNamesStayItsOwn) {
   const auto state = make_state("s");
   ASSERT_EQ(write_file(state / "note", "x"), 0);
-  EXPECT_NE(::rename((state / "note").c_str(), (state / "ctl").c_str()), 0);
+  EXPECT_NE(::rename((state / "note").c_str(), (state / "params").c_str()), 0);
   EXPECT_EQ(::mkdir((state / "note").c_str(), 0777), -1);
   EXPECT_EQ(errno, EEXIST);
   EXPECT_EQ(write_file(state / "ask/../note", "y"), 0);

@@ -253,8 +253,8 @@ TEST_F(StatesTest, FilesLieBesideTheirStateAndGoWithIt) {
   EXPECT_EQ(store->file(a, FileArea::kReply, "q")->content, "a reply");
   EXPECT_EQ(store->file(a, FileArea::kUser, "q")->content.size(), 300'000u);
   EXPECT_EQ(store->files(a, FileArea::kUser)->size(), 1u);
-  EXPECT_TRUE(store->files(a, FileArea::kSpool)->empty());
-  EXPECT_EQ(code_of([&](WriteTransaction& t) { return t.remove_file(a, FileArea::kSpool, "q"); }),
+  EXPECT_TRUE(store->files(a, FileArea::kKept)->empty());
+  EXPECT_EQ(code_of([&](WriteTransaction& t) { return t.remove_file(a, FileArea::kKept, "q"); }),
             ErrorCode::kNotFound);
   must([&](WriteTransaction& t) { return t.remove_file(a, FileArea::kReply, "q"); });
   EXPECT_EQ(store->file(a, FileArea::kReply, "q").error().code, ErrorCode::kNotFound);

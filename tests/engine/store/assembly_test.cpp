@@ -1,0 +1,171 @@
+// From a state's files back to a version with the same root, whatever its heads hold.
+#include "engine/store/assembly.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/engine/store/fixture.h"
+
+namespace kvfs::store {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A file with one stretch of it replaced, or its end cut off.
+class Damaged final : public FileView {
+ public:
+  Damaged(std::unique_ptr<FileView> file, std::uint64_t at, std::uint64_t size)
+      : bytes_(file->size()) {
+    EXPECT_TRUE(file->read(0, bytes_));
+    if (at < bytes_.size()) bytes_[at] ^= 1;
+    bytes_.resize(std::min<std::uint64_t>(size, bytes_.size()));
+  }
+  std::uint64_t size() const override { return bytes_.size(); }
+  Result<std::size_t> read(std::uint64_t offset, MutableByteSpan out) override {
+    if (offset >= bytes_.size()) return 0;
+    const std::size_t n = std::min<std::size_t>(out.size(), bytes_.size() - offset);
+    std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(offset), n, out.begin());
+    return n;
+  }
+
+ private:
+  Bytes bytes_;
+};
+
+class AssemblyTest : public StoreTest {
+ protected:
+  VersionRecord version_of_blocks(const std::vector<NewBlock>& blocks) {
+    VersionRecord record = model.version({});
+    record.next_pos = 0;
+    for (const NewBlock& block : blocks) {
+      record.blocks.push_back(add(block));
+      record.next_pos = block.tokens.back().position + 1;
+    }
+    VersionId id;
+    must([&](WriteTransaction& t) -> Status {
+      KVFS_ASSIGN(id, t.add_version(record));
+      return t.create_state({.name = "s", .version = id}) ? Status()
+                                                          : fail(ErrorCode::kInternal, "", "");
+    });
+    return *store->version(id);
+  }
+  static std::string json_of(Store& store, const VersionRecord& version) {
+    return *read_whole(**state_json_view(store, version), 1 << 20, "state.json");
+  }
+  StateFiles files_of(const VersionRecord& version) {
+    StateFiles files;
+    files.tokens = *tokens_view(*store, version);
+    for (std::uint16_t i = 0; i < version.layers.size(); ++i) {
+      files.layers.push_back(*layer_view(*store, version, i));
+    }
+    files.text = *read_whole(**text_view(*store, version), 1 << 20, "text");
+    return files;
+  }
+  Result<VersionRecord> assembled(const std::string& json, const StateFiles& files) {
+    KVFS_ASSIGN(const StateDocument document, parse_state_json(json));
+    KVFS_ASSIGN(const Assembled made, assemble(*store, document, files));
+    VersionRecord out;
+    const Status written = store->write([&](WriteTransaction& t) -> Status {
+      KVFS_ASSIGN(const VersionId id, t.add_version(made.version));
+      KVFS_ASSIGN(out, t.version(id));
+      return {};
+    });
+    KVFS_TRY(written);
+    return out;
+  }
+  void expect_round_trip(const std::vector<NewBlock>& blocks) {
+    const VersionRecord version = version_of_blocks(blocks);
+    const auto again = assembled(json_of(*store, version), files_of(version));
+    ASSERT_TRUE(again) << again.error().message();
+    EXPECT_EQ(again->root, version.root);
+    EXPECT_EQ(again->extents, version.extents);
+    EXPECT_EQ(again->text_bytes, version.text_bytes);
+    EXPECT_EQ(json_of(*store, *again), json_of(*store, version));
+    expect_sound();
+  }
+};
+
+TEST_F(AssemblyTest, AnOrdinaryStateComesBack) {
+  model.layers = {{3, 16, 24}, {2, 8, 8}};
+  expect_round_trip({model.block(1, 0), model.block(1, 1), model.block(1, 2, 77)});
+}
+
+TEST_F(AssemblyTest, AConvolutionsLayerComesBack) {
+  model.layers = {{.kv_heads = 1, .key_width = 16, .kind = LayerKind::kConvolution, .kept = 3},
+                  {2, 8, 8}};
+  expect_round_trip({model.block(1, 0), model.block(1, 1), model.block(1, 2, 2)});
+}
+
+TEST_F(AssemblyTest, HeadsThatHoldDifferentPositionsComeBack) {
+  NewBlock block = model.block(1, 0, 4);
+  block.pieces.clear();
+  std::mt19937 random(1);
+  for (std::uint16_t layer = 0; layer < 3; ++layer) {
+    for (std::uint16_t head = 0; head < 2; ++head) {
+      const Position last = head == 0 ? 2 : 3;
+      std::vector<Position> positions = {0, last};
+      if (layer == 1 && head == 1) positions = {3};  // ragged
+      const std::size_t rows = positions.size();
+      block.pieces.push_back({layer, head, 1, positions, model.tensor(rows * 16, random),
+                              model.tensor(rows * 16, random)});
+    }
+  }
+  expect_round_trip({block});
+}
+
+TEST_F(AssemblyTest, AByteThatDiffersGivesAnotherRoot) {
+  const VersionRecord version = version_of_blocks({model.block(1, 0, 30)});
+  StateFiles files = files_of(version);
+  const std::uint64_t size = files.layers[1]->size();
+  files.layers[1] = std::make_unique<Damaged>(std::move(files.layers[1]), size - 600, size);
+  const auto again = assembled(json_of(*store, version), files);
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_NE(again->root, version.root);
+}
+
+TEST_F(AssemblyTest, AFileThatIsCutIsNamed) {
+  const VersionRecord version = version_of_blocks({model.block(1, 0, 30)});
+  for (const std::uint64_t size : {0U, 7U, 8U, 100U, 3000U}) {
+    StateFiles files = files_of(version);
+    files.layers[1] = std::make_unique<Damaged>(std::move(files.layers[1]), ~0ULL, size);
+    const auto again = assembled(json_of(*store, version), files);
+    ASSERT_FALSE(again) << size;
+    EXPECT_THAT(again.error().message(), HasSubstr("kv/layer-001.safetensors"));
+  }
+  StateFiles files = files_of(version);
+  files.tokens = std::make_unique<Damaged>(std::move(files.tokens), ~0ULL, 200);
+  EXPECT_THAT(assembled(json_of(*store, version), files).error().message(),
+              HasSubstr("tokens.npy"));
+}
+
+// Every byte of a layer's header, and of state.json, may be another: an error or another state.
+TEST_F(AssemblyTest, FlippedBytesNeverCrashTheReader) {
+  const VersionRecord version = version_of_blocks({model.block(1, 0, 10)});
+  const std::string json = json_of(*store, version);
+  for (std::size_t at = 0; at < json.size(); at += 3) {
+    for (const char c : {'\0', '"', '9', '{', '-'}) {
+      std::string damaged = json;
+      damaged[at] = c;
+      (void)assembled(damaged, files_of(version));
+    }
+  }
+  for (std::uint64_t at = 0; at < 400; at += 5) {
+    StateFiles files = files_of(version);
+    files.layers[0] = std::make_unique<Damaged>(std::move(files.layers[0]), at, ~0ULL);
+    (void)assembled(json, files);
+  }
+  expect_sound();
+}
+
+TEST_F(AssemblyTest, WithoutARootAStateIsEdited) {
+  const VersionRecord version = version_of_blocks({model.block(1, 0, 30)});
+  std::string json = json_of(*store, version);
+  const auto root = json.find(",\n  \"root\"");
+  json = json.substr(0, root) + "\n}\n";
+  const auto document = parse_state_json(json);
+  ASSERT_TRUE(document) << document.error().message();
+  EXPECT_FALSE(document->root);
+  EXPECT_EQ(document->version.origin, Origin::kEdited);
+}
+
+}  // namespace
+}  // namespace kvfs::store

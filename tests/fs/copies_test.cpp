@@ -1,0 +1,211 @@
+// A copy is a state: out of the mount and back in, by the tools people have.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <random>
+
+#include "engine/sched/verbs.h"
+#include "fs/caller_intent.h"
+#include "tests/fs/mounted.h"
+
+namespace kvfs::fs::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+class Copies : public Mounted {
+ protected:
+  void SetUp() override {
+    Mounted::SetUp();
+    outside_ = fresh_directory("kvfs-copies");
+    state_ = make_state("s", 6);
+    do_job(state_ / "feed/a", std::string(600, 'x') + " and the end");
+    do_job(state_ / "ask/q", "why");
+  }
+  void TearDown() override {
+    Mounted::TearDown();
+    std::filesystem::remove_all(outside_);
+  }
+  std::string out() const { return outside_.string(); }
+
+  void shell(const std::string& script) {
+    const auto [code, output] = run("set -e; O=" + out() + "; " + script, states());
+    EXPECT_EQ(code, 0) << script << "\n" << output;
+  }
+
+  // The same state, file for file, and it goes on the same.
+  void expect_copy(const std::string& name) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(run("diff -r s/kv " + name + "/kv && cmp s/state.json " + name +
+                      "/state.json && cmp s/text " + name + "/text && cmp s/tokens.npy " + name +
+                      "/tokens.npy",
+                  states())
+                  .output,
+              "");
+    EXPECT_EQ(root_of(name), root_of("s"));
+    EXPECT_THAT(read_file(states() / name / "status"), Not(StartsWith("incomplete")));
+    std::filesystem::create_directory(states() / "s/on");
+    std::filesystem::create_directory(states() / name / "on");
+    do_job(states() / "s/on/continue/go", "go on");
+    do_job(states() / name / "on/continue/go", "go on");
+    EXPECT_EQ(read_file(states() / name / "on/text"), read_file(states() / "s/on/text"));
+    shell("rmdir s/on " + name + "/on");
+  }
+
+  std::string root_of(const std::string& name) {
+    const auto id = sched::resolve(house_->house().store(), name);
+    if (!id || !house_->house().store().state(*id)->version) return "none";
+    return house_->house().version(*id).root.hex();
+  }
+
+  std::filesystem::path outside_, state_;
+};
+
+TEST_F(Copies, CpWithinTheMountSharesTheVersion) {
+  shell("cp -r s copy");
+  expect_copy("copy");
+  const auto of = [&](const char* name) {
+    store::Store& store = house_->house().store();
+    return store.state(*sched::resolve(store, name))->version;
+  };
+  EXPECT_EQ(of("copy"), of("s"));  // no tensor was read
+  EXPECT_EQ(read_file(states() / "copy/params/max_tokens"), "6\n");
+  EXPECT_EQ(read_file(states() / "copy/replies/q"), read_file(state_ / "replies/q"));
+}
+
+TEST_F(Copies, OutAndBackIn) {
+  shell("cp -r s $O/cp && cp -r $O/cp back-cp");
+  expect_copy("back-cp");
+  shell("cp -a s $O/cpa && cp -a $O/cpa back-cpa");
+  expect_copy("back-cpa");
+  shell("tar cf $O/s.tar s && mkdir back-tar && tar xf $O/s.tar -C back-tar --strip-components=1");
+  expect_copy("back-tar");
+  const auto report = house_->house().store().verify();
+  EXPECT_THAT(report->problems, ::testing::IsEmpty());
+}
+
+TEST_F(Copies, ASecondRsyncMovesNothing) {
+  shell("rsync -a s/ $O/r/ && rsync -a $O/r/ back/");
+  expect_copy("back");
+  EXPECT_EQ(
+      run("rsync -ain --no-times " + out() + "/r/ back/ | grep '^>f' || true", states()).output,
+      "");
+  EXPECT_EQ(run("rsync -ai " + out() + "/r/kv/ back/kv/ | grep '^>f' || true", states()).output,
+            "");
+}
+
+TEST_F(Copies, FromASnapshotAndOverAnExistingState) {
+  ASSERT_EQ(::mkdir((state_ / ".snap/v1").c_str(), 0777), 0);
+  const auto other = make_state("other", 3);
+  do_job(other / "feed/a", "something else");
+  shell("cp -r s/.snap/v1/. other/");
+  expect_copy("other");
+  do_job(other / "feed/b", "more");
+  shell("cp -r s $O/s && cp -r $O/s/. other/");
+  expect_copy("other");
+}
+
+TEST_F(Copies, AnyOrderAnyOffsetAndTemporaryNames) {
+  shell(R"(cp -r s $O/s && mkdir -p n/kv && cd $O/s
+    for f in $(ls kv | sort -r); do
+      dd if=kv/$f of=)" +
+        states().string() + R"(/n/kv/.$f.part bs=1000 skip=1 seek=1 status=none
+      dd if=kv/$f of=)" +
+        states().string() + R"(/n/kv/.$f.part bs=1000 count=1 conv=notrunc status=none
+      mv )" +
+        states().string() + "/n/kv/.$f.part " + states().string() + R"(/n/kv/$f
+    done
+    cp tokens.npy )" +
+        states().string() + R"(/n/.t
+    mv )" +
+        states().string() + "/n/.t " + states().string() + "/n/tokens.npy");
+  EXPECT_THAT(read_file(states() / "n/status"), HasSubstr("incomplete: waiting for state.json\n"));
+  EXPECT_EQ(write_file(states() / "n/ask/q", "now?"), EAGAIN);
+  remount();
+  shell("cp $O/s/params/* n/params/ && cp $O/s/state.json n/");
+  expect_copy("n");
+}
+
+TEST_F(Copies, WhatIsMissingIsNamed) {
+  shell("cp -r s $O/s && mkdir n && cp $O/s/state.json n/ && cp $O/s/tokens.npy n/");
+  EXPECT_THAT(read_file(states() / "n/status"),
+              HasSubstr("incomplete: waiting for kv/layer-000.safetensors\n"));
+  EXPECT_EQ(::rmdir((states() / "n").c_str()), 0);
+}
+
+TEST_F(Copies, DamageNeverBecomesAState) {
+  shell(
+      "cp -r s $O/s && printf XYZ | dd of=$O/s/kv/layer-001.safetensors bs=1 seek=1000 "
+      "conv=notrunc status=none");
+  const auto [code, output] = run("cp -r " + out() + "/s n", states());
+  EXPECT_NE(code, 0);
+  EXPECT_THAT(output, HasSubstr("Invalid argument"));
+  EXPECT_THAT(read_file(states() / "n/status"), HasSubstr("does not match the root"));
+  EXPECT_EQ(root_of("n"), "none");
+  shell("cp s/kv/layer-001.safetensors n/kv/");
+  EXPECT_TRUE(eventually([&] { return root_of("n") == root_of("s"); }));
+  shell("truncate -s 100 $O/s/kv/layer-000.safetensors");
+  EXPECT_NE(run("cp -r " + out() + "/s m", states()).code, 0);
+  EXPECT_THAT(read_file(states() / "m/status"), HasSubstr("kv/layer-000.safetensors"));
+  for (const char* json : {"", "{", "[]", "{\"format\":1}"}) {
+    shell("cp -r s $O/j && printf '" + std::string(json) + "' > $O/j/state.json");
+    run("cp -r " + out() + "/j j", states());
+    EXPECT_EQ(root_of("j"), "none") << json;
+    shell("rm -r $O/j && rm -r j");
+  }
+}
+
+TEST_F(Copies, TensorsWithoutARootBecomeAnEditedState) {
+  shell(
+      "cp -r s $O/s && python3 - $O/s/state.json <<'P'\nimport json,sys\np=sys.argv[1]; "
+      "d=json.load(open(p)); "
+      "del d['root']; json.dump(d,open(p,'w'))\nP\ncp -r $O/s n");
+  EXPECT_THAT(read_file(states() / "n/state.json"), HasSubstr("\"edited\""));
+  EXPECT_EQ(read_file(states() / "n/text"), read_file(state_ / "text"));
+}
+
+TEST_F(Copies, TextFollowsFromTheTokens) {
+  const std::string text = read_file(state_ / "text");
+  EXPECT_EQ(write_file(state_ / "text", "something else"), EINVAL);
+  EXPECT_EQ(read_file(state_ / "text"), text);
+  EXPECT_EQ(write_file(state_ / "text", text), 0);
+  EXPECT_THAT(read_file(state_ / "status"), Not(HasSubstr("incomplete")));
+}
+
+TEST_F(Copies, ARemovedStagedFileIsTheStatesOwnAgain) {
+  const std::string layer = read_file(state_ / "kv/layer-000.safetensors");
+  ASSERT_EQ(write_file(state_ / "kv/layer-000.safetensors", "junk"), 0);
+  EXPECT_EQ(read_file(state_ / "kv/layer-000.safetensors"), "junk");
+  ASSERT_EQ(::unlink((state_ / "kv/layer-000.safetensors").c_str()), 0);
+  EXPECT_TRUE(eventually([&] { return read_file(state_ / "kv/layer-000.safetensors") == layer; }));
+}
+
+// To who makes it without looking it is not there, and only the last name of the path.
+TEST_F(Copies, ANewStatesDirectoriesGiveWayToWhoMakesThem) {
+  const auto fresh = states() / "fresh";
+  ASSERT_EQ(::mkdir(fresh.c_str(), 0777), 0);
+  EXPECT_EQ(::mkdir((fresh / "ask").c_str(), 0777), 0);
+  EXPECT_EQ(::mkdir((fresh / "feed/below").c_str(), 0777), -1);
+  EXPECT_EQ(errno, EPERM);
+  const int fd = ::open((fresh / "feed/prompt").c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600);
+  EXPECT_GE(fd, 0);
+  ::close(fd);
+  EXPECT_EQ(::mkdir((state_ / "ask").c_str(), 0777), -1);
+  EXPECT_EQ(errno, EEXIST);
+}
+
+TEST(CallerIntent, WhoMakesANewNameSaysWhere) {
+  const auto where = [](std::string_view line) { return new_path_of(line).value_or(0); };
+  EXPECT_EQ(where("258 0xffffff9c 0x7f 0x1c0 0x0 0x0 0x0 0x7ffe 0x7f"), 0x7fU);
+  EXPECT_EQ(where("257 0xffffff9c 0x7f 0xc1 0x180 0x0 0x0 0x7ffe 0x7f"), 0x7fU);
+  EXPECT_EQ(where("257 0xffffff9c 0x7f 0x41 0x180 0x0 0x0 0x7ffe 0x7f"), 0U);
+  EXPECT_EQ(where("262 0xffffff9c 0x7f 0xc1 0x180 0x0 0x0 0x7ffe 0x7f"), 0U);
+  for (const char* none : {"running", "-1 0x7ffe 0x7f", "", "258"}) EXPECT_EQ(where(none), 0U);
+}
+
+}  // namespace
+}  // namespace kvfs::fs::test
