@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "engine/model/cuda/cuda_model.h"
+#include "engine/model/cuda/generator.h"
 #include "engine/model/cuda/step_graphs.h"
 
 namespace kvfs::model::cuda {
@@ -40,6 +42,7 @@ class TypedForward final : public Forward {
     gate_up_ = at::zeros({kGridRows, 2 * config.ffn_width}, fp32);
     activated_ = at::zeros({kGridRows, config.ffn_width}, narrow);
     logits_ = at::zeros({kMaxBatch, config.vocab}, fp32);
+    if constexpr (!std::is_same_v<T, float>) generator_.emplace(config, weights, device);
   }
 
   void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
@@ -75,6 +78,10 @@ class TypedForward final : public Forward {
   }
 
   void generate(std::span<const Row> rows) override {
+    if (generator_) {
+      generator_->generate(rows);
+      return;
+    }
     const int count = static_cast<int>(rows.size());
     std::vector<TokenId> tokens;
     std::vector<RowPlace> places;
@@ -88,7 +95,7 @@ class TypedForward final : public Forward {
     }
     const Batch batch = upload(tokens, places, sequences);
     reserve_scratch(batch, count);
-    check(graphs_.run({count, batch.most_pages}, stream(), [&] { launch_step(batch, count); }));
+    check(graphs_.run({count, batch.most_pages, 0}, stream(), [&] { launch_step(batch, count); }));
     for (int i = 0; i < count; ++i) download(i, rows[static_cast<std::size_t>(i)].logits);
     check(cudaStreamSynchronize(stream()));
   }
@@ -233,6 +240,7 @@ class TypedForward final : public Forward {
   at::Tensor partial_;  // attention's scratch
   at::Tensor batch_;    // what upload() put there last
   StepGraphs graphs_;
+  std::optional<Generator> generator_;  // of the fast mode
 };
 
 }  // namespace

@@ -18,7 +18,8 @@ class StepGraphs {
  public:
   struct Key {
     int rows;
-    int most_pages;
+    int work;  // pages, whatever they are counted in
+    int pages;
     bool operator==(const Key&) const = default;
   };
 

@@ -8,21 +8,10 @@
 #include <vector>
 
 #include "engine/model/architecture.h"
+#include "engine/model/cuda/llama_sizes.h"
 
 namespace kvfs::model::cuda {
 
-// The sizes of an architecture that these kernels know: a plain llama.
-struct LlamaSizes {
-  int layers = 0;
-  int width = 0;
-  int heads = 0;
-  int kv_heads = 0;
-  int head_width = 0;
-  int ffn_width = 0;
-  int vocab = 0;
-  int context = 0;
-  float rms_epsilon = 0.0F;
-};
 LlamaSizes sizes_of(const Architecture& architecture);
 
 struct LayerWeights {

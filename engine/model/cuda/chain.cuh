@@ -1,0 +1,97 @@
+// What the generated path's kernels share: launches that overlap the kernel before them, copies
+// into shared memory that nobody waits for, and the tensor cores' 16×8×16 product.
+//
+// A chained kernel may begin while the one before it still runs: what it does before
+// wait_for_previous() may touch only what no kernel of this step writes (weights, finished KV). It
+// lets its own follower begin after that wait, so at most two are on the device, and a kernel that
+// runs knows that all but its direct predecessor are done. Needs sm_90; elsewhere the launches are
+// plain ones in stream order.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kvfs::model::cuda {
+
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Launches kKernel<<<grid, threads, shared>>>, chained where its code on this device has the two
+// above.
+template <auto kKernel, class... Arguments>
+cudaError_t launch_chained(dim3 grid, unsigned threads, std::size_t shared, cudaStream_t stream,
+                           Arguments... arguments) {
+  static bool chains = false;
+  static const cudaError_t prepared = [&] {
+    cudaFuncAttributes attributes{};
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
+    chains = attributes.binaryVersion >= 90;
+    return error;
+  }();
+  if (prepared != cudaSuccess) return prepared;
+  static std::size_t most_shared = 48 * 1024;
+  if (shared > most_shared) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (error != cudaSuccess) return error;
+    most_shared = shared;
+  }
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = chains ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kKernel, arguments...);
+}
+
+// 16 bytes from global to shared memory; zeros when they are not `there`.
+__device__ __forceinline__ void copy16(void* shared, const void* global, bool there) {
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(global),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void close_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Until all groups but the latest kLeft are there.
+template <int kLeft>
+__device__ __forceinline__ void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+// c[16×8] += a[16×16] · b[16×8], bf16 in, fp32 out. Every column of b, and every row of a, is
+// summed alike whatever the others hold. Of lane 4g + t: a is (row g | g + 8, k 2t, 2t + 1), then
+// the same for k + 8; b is (k 2t, 2t + 1 | + 8, column g); c is (row g, columns 2t, 2t + 1), then
+// row g + 8.
+__device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2,
+                                         unsigned a3, unsigned b0, unsigned b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Two neighbours, the first in the lower half.
+__device__ __forceinline__ unsigned pack(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const unsigned*>(&both);
+}
+
+}  // namespace kvfs::model::cuda

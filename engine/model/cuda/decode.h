@@ -1,0 +1,88 @@
+// Launches of the generated path's fast kernels (bf16 activations and KV): five a layer.
+//
+//   begin_step → [ project (q, k, v) → attend → add_product (out) → gate → add_product (down) ]… →
+//   project (logits)
+//
+// Pointers are device memory; every launch is asynchronous on `stream`, may overlap the one before
+// (chain.cuh) and returns the launch's own error. Bits: a row's results depend on its own inputs
+// alone — not on how many rows there are, which pages they share or where those lie.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/model/cuda/kernels.h"
+
+namespace kvfs::model::cuda {
+
+inline constexpr int kTileOutputs = 16;  // of one block of a product
+inline constexpr int kPageTokens = 256;  // keys whose partial attention is one fixed sum
+
+enum class WeightKind : std::uint8_t { kBf16 };
+
+// [outputs][inputs]; inputs % 8 == 0.
+struct Matrix {
+  WeightKind kind;
+  const void* data;
+  int outputs;
+  int inputs;
+};
+
+// Rows in front of an RMSNorm: its weight is multiplied in, its scale, which is one number a row,
+// is applied to the products, whose weights need not wait for it.
+struct NormRows {
+  __nv_bfloat16* x;  // [rows][width] residual · norm weight
+  float* squares;    // [rows][width / kTileOutputs] sums of the residual's squares
+};
+
+// residual [rows][width] = table[tokens]; next = its NormRows under norm_weight; turns [rows][head
+// width / 2] = cosine and sine of the row's position · frequencies.
+struct StepRows {
+  const RowPlace* places;      // [rows]
+  const std::int32_t* tokens;  // [rows]
+  int rows;
+};
+cudaError_t begin_step(const __nv_bfloat16* table, const StepRows& step, int width,
+                       const float* norm_weight, const float* frequencies, int head_width,
+                       float* residual, NormRows next, float2* turns, cudaStream_t stream);
+
+// y[r][outputs] = w · norm(in[r]).
+cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float* y,
+                    cudaStream_t stream);
+// out[r][i] = silu(g) · u, of g and u = rows i and outputs / 2 + i of w · norm(in[r]); outputs / 2
+// % 8 == 0.
+cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
+                 cudaStream_t stream);
+// residual[r] += w · x[r]; next = its NormRows under norm_weight; outputs % kTileOutputs == 0.
+cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
+                        const float* norm_weight, NormRows next, cudaStream_t stream);
+
+// A page of 256 positions that all rows of `rows` see to its end, or that is one row's last: rows
+// of a common history read it once.
+struct PageWork {
+  std::int32_t page;   // index in each of the rows' histories
+  std::uint32_t rows;  // bit r: row r
+};
+
+struct AttentionScratch {
+  float* values;       // [rows][heads][pages][width]
+  float2* sums;        // [rows][heads][pages] the greatest score and the sum of weights
+  unsigned* finished;  // [kMaxBatch][kv_heads] zeros, and zeros again after each launch
+  int pages;           // ≥ of the longest row, position / kPageTokens + 1
+};
+constexpr std::size_t attention_scratch_floats(int rows, const HeadShape& shape, int pages) {
+  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(shape.heads) *
+         static_cast<std::size_t>(pages) * static_cast<std::size_t>(shape.width + 2);
+}
+
+// Turns q and k, stores the new k and v in their pages, and attends: out[r][heads · width] bf16.
+// qkv [rows][(heads + 2·kv_heads) · width]; work [work_room], of which those with rows == 0 are
+// none.
+cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
+                   const PageWork* work, int work_room, HeadShape shape, KvPlace kv,
+                   AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream);
+
+}  // namespace kvfs::model::cuda

@@ -1,0 +1,324 @@
+// Matrix times up to 16 activation rows, at the speed of the weights.
+//
+// A block owns tiles of 16 outputs; its 8 warps take chunks of 64 inputs in turn, and the 8 sums of
+// an output are added in the warps' order. Rows are the tensor cores' columns, 8 or 16 of them,
+// empty ones included: a row's sum never depends on its company.
+//
+//   W  [16 outputs × 64 inputs] ─ cp.async ─┐ a lane copies what it will multiply, so a warp's
+//   x  [rows × 64 inputs]       ─ cp.async ─┴ ring of kStages chunks needs no barrier
+//        → mma → 16 × rows sums a warp → shared memory → 8 added → epilogue
+//
+// Weights are fetched before the kernel's input is known (chain.cuh): the ring is full when the
+// kernel before ends. Of lane 4g + t, a chunk's inputs 8t … 8t+7 and 32 + 8t … stand in for k = 2t,
+// 2t+1, 2t+8, 2t+9 of four products: any order of k will do that W and x share.
+
+#include <algorithm>
+
+#include "engine/model/cuda/chain.cuh"
+#include "engine/model/cuda/decode.h"
+
+namespace kvfs::model::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kChunk = 64;  // inputs
+constexpr int kBlocksAnSm = 2;
+constexpr int kChunkBytes = kTileOutputs * kChunk * 2;
+
+// Two blocks must fit.
+template <int kRows>
+constexpr int kStages = kRows > 8 ? 3 : 5;
+template <int kRows>
+constexpr int kSumBuffers = kRows > 8 ? 1 : 2;
+template <int kRows>
+constexpr int kStageBytes = kChunkBytes + kRows* kChunk * 2;
+template <int kRows>
+constexpr std::size_t kRingBytes = std::size_t{kWarps} * kStages<kRows>* kStageBytes<kRows>;
+template <int kRows>
+constexpr int kColumns = kRows < 8 ? 8 : kRows;  // of a tile
+
+struct Product {
+  const __nv_bfloat16* w;  // [outputs][inputs]
+  const __nv_bfloat16* x;  // [rows][inputs]
+  int rows;
+  int outputs;
+  int inputs;
+  int tiles;
+};
+
+// What becomes of a sum. fetch() is called before the sums are there, take() by the threads of one
+// row, 16 neighbouring lanes, lane i with output i of the tile.
+struct StoreNormed {
+  const float* squares;  // [rows][squares_count]
+  int squares_count;
+  float epsilon;
+  float* y;
+
+  static constexpr bool kNormed = true;
+  struct Fetched {};
+  __device__ static int weight_row(const Product&, int tile, int i) {
+    return tile * kTileOutputs + i;
+  }
+  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
+  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
+                       Fetched) const {
+    const int output = tile * kTileOutputs + i;
+    if (row < p.rows && output < p.outputs) {
+      y[std::int64_t{row} * p.outputs + output] = sum * scale;
+    }
+  }
+};
+
+// A tile is 8 gates and their 8 ups.
+struct GateNormed {
+  const float* squares;
+  int squares_count;
+  float epsilon;
+  __nv_bfloat16* out;
+
+  static constexpr bool kNormed = true;
+  struct Fetched {};
+  __device__ static int weight_row(const Product& p, int tile, int i) {
+    return tile * 8 + i % 8 + (i < 8 ? 0 : p.outputs / 2);
+  }
+  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
+  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
+                       Fetched) const {
+    const float value = sum * scale;
+    const float up = __shfl_down_sync(0xffffffffU, value, 8, 16);
+    if (row < p.rows && i < 8) {
+      out[std::int64_t{row} * (p.outputs / 2) + tile * 8 + i] =
+          __float2bfloat16_rn(value / (1.0F + expf(-value)) * up);
+    }
+  }
+};
+
+struct AddAndNorm {
+  float* residual;
+  const float* norm_weight;
+  __nv_bfloat16* next;
+  float* next_squares;
+
+  static constexpr bool kNormed = false;
+  struct Fetched {
+    float residual;
+    float weight;
+  };
+  __device__ static int weight_row(const Product&, int tile, int i) {
+    return tile * kTileOutputs + i;
+  }
+  __device__ Fetched fetch(const Product& p, int tile, int row, int i) const {
+    if (row >= p.rows) return {0.0F, 0.0F};
+    const int output = tile * kTileOutputs + i;
+    return {__ldcg(&residual[std::int64_t{row} * p.outputs + output]), norm_weight[output]};
+  }
+  __device__ void take(const Product& p, int tile, int row, int i, float sum, float,
+                       Fetched fetched) const {
+    const float value = fetched.residual + sum;
+    float square = value * value;
+    for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffU, square, d, 16);
+    if (row >= p.rows) return;
+    const std::int64_t at = std::int64_t{row} * p.outputs + tile * kTileOutputs + i;
+    residual[at] = value;
+    next[at] = __float2bfloat16_rn(value * fetched.weight);
+    if (i == 0) next_squares[std::int64_t{row} * p.tiles + tile] = square;
+  }
+};
+
+// 1 / rms of each row, from its sums of squares: a warp a row, then 8 rows on.
+template <class Epilogue>
+__device__ void norm_scales(const Product& p, const Epilogue& epilogue, float* scales) {
+  if constexpr (Epilogue::kNormed) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int row = static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
+      const float* mine = epilogue.squares + std::int64_t{row} * epilogue.squares_count;
+      float sum = 0.0F;
+      for (int i = lane; i < epilogue.squares_count; i += 32) sum += __ldcg(&mine[i]);
+      for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, d);
+      if (lane == 0) {
+        scales[row] = 1.0F / sqrtf(sum / static_cast<float>(p.inputs) + epilogue.epsilon);
+      }
+    }
+  }
+}
+
+// A warp's walk over its chunks of all the block's tiles.
+struct Walk {
+  int tile;
+  int chunk;
+  __device__ void step(int first_chunk, int chunks) {
+    chunk += kWarps;
+    if (chunk >= chunks) {
+      chunk = first_chunk;
+      tile += static_cast<int>(gridDim.x);
+    }
+  }
+};
+
+template <int kRows, class Epilogue>
+__global__ void __launch_bounds__(kThreads, kBlocksAnSm)
+    linear_kernel(const Product p, const Epilogue epilogue) {
+  extern __shared__ __align__(128) std::uint8_t ring[];
+  __shared__ float sums[kSumBuffers<kRows>][kWarps][kColumns<kRows>]
+                       [kTileOutputs + 4];  // + 4: no bank conflicts
+  __shared__ float scales[kMaxBatch];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int warp = thread / 32;
+  const int g = thread % 32 / 4;
+  const int t = thread % 4;
+  const int chunks = (p.inputs + kChunk - 1) / kChunk;
+  std::uint8_t* mine = ring + warp * kStages<kRows> * kStageBytes<kRows>;
+  const int lane_at = thread % 32 * 16;
+
+  const auto fetch_weights = [&](const Walk& walk, int stage) {
+    std::uint8_t* to = mine + stage * kStageBytes<kRows> + lane_at;
+    const bool wanted = walk.tile < p.tiles && walk.chunk < chunks;
+    const int k = walk.chunk * kChunk + t * 8;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = min(Epilogue::weight_row(p, walk.tile, g + 8 * half), p.outputs - 1);
+      const __nv_bfloat16* from = p.w + std::int64_t{row} * p.inputs + k;
+      if (wanted) {
+        copy16(to + half * 512, k < p.inputs ? from : p.w, k < p.inputs);
+        copy16(to + 1024 + half * 512, k + 32 < p.inputs ? from + 32 : p.w, k + 32 < p.inputs);
+      }
+    }
+  };
+  const auto fetch_rows = [&](const Walk& walk, int stage) {
+    std::uint8_t* to = mine + stage * kStageBytes<kRows> + kChunkBytes + t * 16;
+    if (walk.tile >= p.tiles || walk.chunk >= chunks) return;
+    const int k = walk.chunk * kChunk + t * 8;
+#pragma unroll
+    for (int row = g; row < kRows; row += 8) {
+      const __nv_bfloat16* from = p.x + std::int64_t{row} * p.inputs + k;
+      const bool real = row < p.rows;
+      copy16(to + row * 128, real && k < p.inputs ? from : p.x, real && k < p.inputs);
+      copy16(to + row * 128 + 64, real && k + 32 < p.inputs ? from + 32 : p.x,
+             real && k + 32 < p.inputs);
+    }
+  };
+
+  const Walk start{static_cast<int>(blockIdx.x), warp};
+  Walk ahead = start;
+  for (int stage = 0; stage < kStages<kRows>; ++stage) {
+    fetch_weights(ahead, stage);
+    ahead.step(warp, chunks);
+  }
+  close_copies();
+  wait_for_previous();
+  let_next_begin();
+  Walk rows_ahead = start;
+  for (int stage = 0; stage < kStages<kRows>; ++stage) {
+    fetch_rows(rows_ahead, stage);
+    close_copies();
+    rows_ahead.step(warp, chunks);
+  }
+  norm_scales(p, epilogue, scales);
+
+  const int output = thread % kTileOutputs;
+  const int row = thread / kTileOutputs;
+  int stage = 0;
+  int parity = 0;
+  for (int tile = start.tile; tile < p.tiles; tile += static_cast<int>(gridDim.x)) {
+    typename Epilogue::Fetched fetched{};
+    if (row < kColumns<kRows>) fetched = epilogue.fetch(p, tile, row, output);
+    float c[kColumns<kRows> / 8][4] = {};
+    for (int chunk = warp; chunk < chunks; chunk += kWarps) {
+      await_copies<kStages<kRows> - 1>();
+      const std::uint8_t* from = mine + stage * kStageBytes<kRows>;
+      uint4 a[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a[i] = *reinterpret_cast<const uint4*>(from + i * 512 + lane_at);
+      }
+#pragma unroll
+      for (int n = 0; n < kColumns<kRows> / 8; ++n) {
+        uint4 b[2] = {};
+        if (g + 8 * n < kRows) {
+          const std::uint8_t* x = from + kChunkBytes + (g + 8 * n) * 128 + t * 16;
+          b[0] = *reinterpret_cast<const uint4*>(x);
+          b[1] = *reinterpret_cast<const uint4*>(x + 64);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          multiply(c[n], a[2 * half].x, a[2 * half + 1].x, a[2 * half].y, a[2 * half + 1].y,
+                   b[half].x, b[half].y);
+          multiply(c[n], a[2 * half].z, a[2 * half + 1].z, a[2 * half].w, a[2 * half + 1].w,
+                   b[half].z, b[half].w);
+        }
+      }
+      fetch_weights(ahead, stage);
+      fetch_rows(ahead, stage);
+      close_copies();
+      ahead.step(warp, chunks);
+      stage = stage + 1 == kStages<kRows> ? 0 : stage + 1;
+    }
+#pragma unroll
+    for (int n = 0; n < kColumns<kRows> / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int column = n * 8 + 2 * t + i % 2;
+        if (kRows > 1 || column == 0) sums[parity][warp][column][g + 8 * (i / 2)] = c[n][i];
+      }
+    }
+    __syncthreads();
+    if (row < kColumns<kRows>) {
+      float sum = sums[parity][0][row][output];
+#pragma unroll
+      for (int w = 1; w < kWarps; ++w) sum += sums[parity][w][row][output];
+      epilogue.take(p, tile, row, output, sum, Epilogue::kNormed ? scales[row] : 1.0F, fetched);
+    }
+    if (kSumBuffers<kRows> == 1) __syncthreads();
+    parity = (parity + 1) % kSumBuffers<kRows>;
+  }
+  await_copies<0>();
+}
+
+int multiprocessors() {
+  static const int count = [] {
+    int device = 0;
+    int out = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&out, cudaDevAttrMultiProcessorCount, device);
+    return out;
+  }();
+  return count;
+}
+
+template <class Epilogue>
+cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
+                   const Epilogue& epilogue, cudaStream_t stream) {
+  const Product p{static_cast<const __nv_bfloat16*>(w.data), x, rows, w.outputs, w.inputs, tiles};
+  const dim3 grid(static_cast<unsigned>(std::min(tiles, kBlocksAnSm * multiprocessors())));
+  const auto with = [&]<int kRows>() {
+    return launch_chained<linear_kernel<kRows, Epilogue>>(grid, kThreads, kRingBytes<kRows>, stream,
+                                                          p, epilogue);
+  };
+  if (rows == 1) return with.template operator()<1>();
+  if (rows <= 8) return with.template operator()<8>();
+  return with.template operator()<kMaxBatch>();
+}
+
+}  // namespace
+
+cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float* y,
+                    cudaStream_t stream) {
+  const int tiles = (w.outputs + kTileOutputs - 1) / kTileOutputs;
+  return launch(w, in.x, rows, tiles, StoreNormed{in.squares, w.inputs / kTileOutputs, epsilon, y},
+                stream);
+}
+
+cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
+                 cudaStream_t stream) {
+  return launch(w, in.x, rows, w.outputs / kTileOutputs,
+                GateNormed{in.squares, w.inputs / kTileOutputs, epsilon, out}, stream);
+}
+
+cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
+                        const float* norm_weight, NormRows next, cudaStream_t stream) {
+  return launch(w, x, rows, w.outputs / kTileOutputs,
+                AddAndNorm{residual, norm_weight, next.x, next.squares}, stream);
+}
+
+}  // namespace kvfs::model::cuda

@@ -1,0 +1,181 @@
+#include "engine/model/cuda/generator.h"
+
+#include <ATen/cuda/CUDAContext.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace kvfs::model::cuda {
+namespace {
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw ForwardError(error);
+}
+
+cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
+
+template <class T>
+T* data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+Matrix matrix(const at::Tensor& tensor) {
+  return {WeightKind::kBf16, tensor.const_data_ptr(), static_cast<int>(tensor.size(0)),
+          static_cast<int>(tensor.size(1))};
+}
+
+DecodeWeights decode_weights(const LlamaSizes& sizes, const Weights& weights) {
+  DecodeWeights out{sizes,
+                    data<__nv_bfloat16>(weights.embedding),
+                    data<float>(weights.output_norm),
+                    data<float>(weights.frequencies),
+                    matrix(weights.output),
+                    {}};
+  for (const LayerWeights& layer : weights.layers) {
+    out.layers.push_back({data<float>(layer.attn_norm), matrix(layer.qkv), matrix(layer.out),
+                          data<float>(layer.ffn_norm), matrix(layer.gate_up), matrix(layer.down)});
+  }
+  return out;
+}
+
+// A few sizes only, so that a growing history seldom needs a new recording.
+std::size_t rounded_up(std::size_t count) {
+  const std::size_t step = std::max<std::size_t>(4, std::bit_floor(count) / 4);
+  return (count + step - 1) / step * step;
+}
+
+}  // namespace
+
+std::byte* Generator::Pinned::room(std::size_t bytes) {
+  if (bytes > size_) {
+    void* memory = nullptr;
+    memory_.reset();
+    check(cudaMallocHost(&memory, std::bit_ceil(bytes)));
+    memory_.reset(static_cast<std::byte*>(memory));
+    size_ = std::bit_ceil(bytes);
+  }
+  return memory_.get();
+}
+
+Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device device)
+    : device_(device), weights_(decode_weights(s, weights)) {
+  const auto fp32 = [&](std::int64_t a_row) {
+    return data<float>(make(kMaxBatch * a_row, at::kFloat));
+  };
+  const auto bf16 = [&](std::int64_t a_row) {
+    return data<__nv_bfloat16>(make(kMaxBatch * a_row, at::kBFloat16));
+  };
+  buffers_ = {.residual = fp32(s.width),
+              .normed = {bf16(s.width), fp32(s.width / kTileOutputs)},
+              .qkv = fp32(std::int64_t{s.heads + 2 * s.kv_heads} * s.head_width),
+              .turns = reinterpret_cast<float2*>(fp32(s.head_width)),
+              .attended = bf16(std::int64_t{s.heads} * s.head_width),
+              .gated = bf16(s.ffn_width),
+              .logits = fp32(s.vocab)};
+  finished_ = make(std::int64_t{kMaxBatch} * s.kv_heads, at::kInt);
+}
+
+at::Tensor Generator::make(std::int64_t count, at::ScalarType type) {
+  owned_.push_back(at::zeros({count}, at::TensorOptions().dtype(type).device(device_)));
+  return owned_.back();
+}
+
+void Generator::make_room(at::Tensor& buffer, std::int64_t bytes) {
+  if (buffer.defined() && buffer.numel() >= bytes) return;
+  graphs_.clear();
+  buffer = at::Tensor();  // given back first: the two need not fit side by side
+  const auto size = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(bytes)));
+  buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(device_));
+}
+
+Generator::Plan Generator::plan(std::span<const Forward::Row> rows) {
+  Plan out;
+  for (const Forward::Row& row : rows) {
+    const Position position = row.sequence->next_pos();
+    out.places.push_back({position, static_cast<std::int32_t>(out.addresses.size())});
+    const int pages = position / kPageTokens + 1;
+    out.pages = std::max(out.pages, pages);
+    for (int i = 0; i < pages; ++i) out.addresses.push_back(row.sequence->page_address(i));
+  }
+  for (int page = 0; page < out.pages; ++page) {
+    const std::size_t first = out.work.size();
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const RowPlace place = out.places[r];
+      if (place.position / kPageTokens < page) continue;
+      const auto address = [&](std::size_t row) {
+        return out.addresses[static_cast<std::size_t>(out.places[row].first_page + page)];
+      };
+      const bool whole = (page + 1) * kPageTokens <= place.position;
+      auto known = out.work.begin() + static_cast<std::ptrdiff_t>(first);
+      // A page that is another row's last is never this row's: it was copied before it was written.
+      while (known != out.work.end() &&
+             !(whole &&
+               address(static_cast<std::size_t>(std::countr_zero(known->rows))) == address(r))) {
+        ++known;
+      }
+      if (known == out.work.end()) {
+        out.work.push_back({page, 1U << r});
+      } else {
+        known->rows |= 1U << r;
+      }
+    }
+  }
+  return out;
+}
+
+// places, tokens, work and addresses in one copy, each at the same place in every step of a shape.
+void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan,
+                       std::size_t work_room) {
+  constexpr std::size_t tokens_at = kMaxBatch * sizeof(RowPlace);
+  constexpr std::size_t work_at = tokens_at + kMaxBatch * sizeof(TokenId);
+  const std::size_t addresses_at = work_at + work_room * sizeof(PageWork);
+  const std::size_t bytes = addresses_at + plan.addresses.size() * sizeof(void*);
+  std::byte* host = to_device_.room(bytes);
+  std::memset(host, 0, addresses_at);
+  std::memcpy(host, plan.places.data(), plan.places.size() * sizeof(RowPlace));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(host + tokens_at + i * sizeof(TokenId), &rows[i].token, sizeof(TokenId));
+  }
+  std::memcpy(host + work_at, plan.work.data(), plan.work.size() * sizeof(PageWork));
+  std::memcpy(host + addresses_at, plan.addresses.data(), plan.addresses.size() * sizeof(void*));
+
+  make_room(uploaded_, static_cast<std::int64_t>(bytes));
+  auto* device = data<std::byte>(uploaded_);
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()));
+  step_ = {reinterpret_cast<const RowPlace*>(device),
+           reinterpret_cast<const std::int32_t*>(device + tokens_at),
+           static_cast<int>(rows.size())};
+  history_.work = reinterpret_cast<const PageWork*>(device + work_at);
+  history_.work_room = static_cast<int>(work_room);
+  history_.pages = reinterpret_cast<void* const*>(device + addresses_at);
+}
+
+void Generator::generate(std::span<const Forward::Row> rows) {
+  const LlamaSizes& s = weights_.sizes;
+  const Plan planned = plan(rows);
+  const std::size_t work_room = rounded_up(planned.work.size());
+  upload(rows, planned, work_room);
+
+  const int pages = static_cast<int>(rounded_up(static_cast<std::size_t>(planned.pages)));
+  const HeadShape shape{s.heads, s.kv_heads, s.head_width};
+  const std::size_t floats = attention_scratch_floats(step_.rows, shape, pages);
+  make_room(scratch_, static_cast<std::int64_t>(floats * sizeof(float)));
+  auto* sums = data<float2>(scratch_);
+  history_.scratch = {reinterpret_cast<float*>(sums + std::int64_t{step_.rows} * s.heads * pages),
+                      sums, data<unsigned>(finished_), pages};
+
+  const StepGraphs::Key key{step_.rows, history_.work_room, pages};
+  check(graphs_.run(key, stream(),
+                    [&] { check(launch_step(weights_, buffers_, step_, history_, stream())); }));
+  const auto vocab = static_cast<std::size_t>(s.vocab);
+  const std::size_t bytes = rows.size() * vocab * sizeof(float);
+  std::byte* logits = from_device_.room(bytes);
+  check(cudaMemcpyAsync(logits, buffers_.logits, bytes, cudaMemcpyDeviceToHost, stream()));
+  check(cudaStreamSynchronize(stream()));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(rows[i].logits.data(), logits + i * vocab * sizeof(float), vocab * sizeof(float));
+  }
+}
+
+}  // namespace kvfs::model::cuda

@@ -1,0 +1,65 @@
+// The generated path's fast mode in the engine: decode_step.h's launches on a model's weights,
+// recorded once a shape of step and replayed. Engine thread only; throws libtorch's exceptions and
+// ForwardError.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/model/cuda/decode_step.h"
+#include "engine/model/cuda/forward.h"
+#include "engine/model/cuda/pages.h"
+#include "engine/model/cuda/step_graphs.h"
+#include "engine/model/cuda/weights.h"
+
+namespace kvfs::model::cuda {
+
+class Generator {
+ public:
+  // weights must outlive it.
+  Generator(const LlamaSizes& sizes, const Weights& weights, at::Device device);
+  // As Forward::generate.
+  void generate(std::span<const Forward::Row> rows);
+
+ private:
+  // Memory of the host that copies need not stage.
+  struct Unpin {
+    void operator()(std::byte* memory) const { cudaFreeHost(memory); }
+  };
+  class Pinned {
+   public:
+    std::byte* room(std::size_t bytes);  // its contents are lost when it grows
+
+   private:
+    std::unique_ptr<std::byte, Unpin> memory_;
+    std::size_t size_ = 0;
+  };
+  struct Plan {
+    std::vector<PageWork> work;
+    std::vector<void*> addresses;
+    std::vector<RowPlace> places;
+    int pages = 0;
+  };
+
+  static Plan plan(std::span<const Forward::Row> rows);
+  void upload(std::span<const Forward::Row> rows, const Plan& plan, std::size_t work_room);
+  at::Tensor make(std::int64_t count, at::ScalarType type);
+  // Grows a buffer; recorded steps knew the old one.
+  void make_room(at::Tensor& buffer, std::int64_t bytes);
+
+  at::Device device_;
+  DecodeWeights weights_;
+  DecodeBuffers buffers_{};
+  std::vector<at::Tensor> owned_;  // what buffers_ points to
+  at::Tensor scratch_, finished_, uploaded_;
+  Pinned to_device_, from_device_;
+  StepRows step_{};
+  DecodeHistory history_{};
+  StepGraphs graphs_;
+};
+
+}  // namespace kvfs::model::cuda
