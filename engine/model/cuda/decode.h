@@ -1,7 +1,7 @@
-// Launches of the generated path's fast kernels (bf16 activations and KV): five a layer.
+// Launches of the generated path's fast kernels (bf16 activations and KV): six a layer.
 //
-//   begin_step → [ project (q, k, v) → attend → add_product (out) → gate → add_product (down) ]… →
-//   project (logits)
+//   begin_step → [ project (q, k, v) → attend (two) → add_product (out) → gate → add_product (down)
+//   ]… → project (logits)
 //
 // Pointers are device memory; every launch is asynchronous on `stream`, may overlap the one before
 // (chain.cuh) and returns the launch's own error. Bits: a row's results depend on its own inputs
@@ -68,10 +68,9 @@ struct PageWork {
 };
 
 struct AttentionScratch {
-  float* values;       // [rows][heads][pages][width]
-  float2* sums;        // [rows][heads][pages] the greatest score and the sum of weights
-  unsigned* finished;  // [kMaxBatch][kv_heads] zeros, and zeros again after each launch
-  int pages;           // ≥ of the longest row, position / kPageTokens + 1
+  float* values;  // [rows][heads][pages][width]
+  float2* sums;   // [rows][heads][pages] the greatest score and the sum of weights
+  int pages;      // ≥ of the longest row, position / kPageTokens + 1
 };
 constexpr std::size_t attention_scratch_floats(int rows, const HeadShape& shape, int pages) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(shape.heads) *

@@ -7,8 +7,7 @@
 //   K, V [128][width] ─ cp.async, before the queries are known ─┐
 //   q turned and scaled ─ shared memory ─ mma → scores [16 × 32] a warp
 //   the greatest so far → weights ─ mma → sums [16 × width] a warp
-//   the four warps' added in order → scratch; the block that finishes a row's KV head last joins
-//   its pages, in ascending order
+//   the four warps' added in order → scratch; a second kernel joins a head's pages
 //
 // The page that holds the new position turns the new key, stores key and value, and uses what it
 // stored. A query's arithmetic depends on its own vector and keys alone: it is a row of the tensor
@@ -20,9 +19,7 @@
 namespace kvfs::model::cuda {
 namespace {
 
-constexpr int kMostGroup = 32;     // query heads of a KV head
-constexpr int kJoinThreads = 128;  // of a block that only joins
-constexpr int kJoinFloats = 4096;
+constexpr int kJoinThreads = 128;
 constexpr unsigned kAll = 0xffffffffU;
 
 // Shared memory, in bytes. Sums of the warps, [tiles][warps][queries][kPitch] floats, lie over the
@@ -49,7 +46,6 @@ struct Task {
   KvPlace kv;
   AttentionScratch scratch;
   __nv_bfloat16* out;
-  bool joins;  // one row: its last block joins the pages
 
   __device__ int group() const { return shape.heads / shape.kv_heads; }
   __device__ std::int64_t qkv_width() const {
@@ -151,101 +147,6 @@ __device__ __forceinline__ void fetch_half(const __nv_bfloat16* side, int half, 
     copy16(to + at<kWidth>(key % Layout<kWidth>::kKept, i % kPieces),
            side + key * kWidth + i % kPieces * 8, key <= newest);
   }
-}
-
-// The greatest score and the sum of weights of several pages together.
-__device__ __forceinline__ float2 joined(float2 a, float2 b) {
-  const float most = fmaxf(a.x, b.x);
-  if (most == -INFINITY) return a;
-  return {most, fmaf(a.y, exp2f(a.x - most), b.y * exp2f(b.x - most))};
-}
-
-// Joins a row's pages for one KV head's group: a warp finds a head's greatest score and sum of
-// weights, then a thread adds four dimensions of one head, pages ascending. room: floats, where
-// the pages' greatest scores are kept if they fit.
-template <int kWidth, int kThreads>
-__device__ __forceinline__ void join(const Task& task, int row, int kv_head, float* room,
-                                     int room_floats) {
-  __shared__ float2 whole[kMostGroup];
-  constexpr int kQuads = kWidth / 4;
-  constexpr int kBatch = 8;  // loads in flight
-  const int thread = static_cast<int>(threadIdx.x);
-  const int pages = task.places[row].position / kPageTokens + 1;
-  const int group = task.group();
-  const bool kept = group * pages <= room_floats;
-  const std::int64_t slot = task.slot(row, kv_head * group);
-  const float2* sums = task.scratch.sums + slot;  // [group][scratch.pages]
-  float4 v[kBatch];
-  const auto load = [&](const float* values, int begin) {
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      const std::int64_t page = min(begin + j, pages - 1);
-      v[j] = __ldcg(reinterpret_cast<const float4*>(values + page * kWidth));
-    }
-  };
-  const auto values_of = [&](int unit) {
-    return task.scratch.values +
-           (slot + std::int64_t{unit / kQuads} * task.scratch.pages) * kWidth + unit % kQuads * 4;
-  };
-  if (thread < group * kQuads) load(values_of(thread), 0);
-  for (int head = thread / 32; head < group; head += kThreads / 32) {
-    float2 all{-INFINITY, 0.0F};
-#pragma unroll 2
-    for (int page = thread % 32; page < pages; page += 32) {
-      const float2 one = __ldcg(&sums[head * task.scratch.pages + page]);
-      if (kept) room[head * pages + page] = one.x;
-      all = joined(all, one);
-    }
-    for (int d = 16; d > 0; d /= 2) {
-      const float2 other{__shfl_xor_sync(kAll, all.x, d), __shfl_xor_sync(kAll, all.y, d)};
-      // The lower lane's first, in both: the two must agree.
-      all = (thread & d) == 0 ? joined(all, other) : joined(other, all);
-    }
-    if (thread % 32 == 0) whole[head] = all;
-  }
-  __syncthreads();
-
-  for (int unit = thread; unit < group * kQuads; unit += kThreads) {
-    const int head = unit / kQuads;
-    const float* values = values_of(unit);
-    if (unit != thread) load(values, 0);
-    const float2 all = whole[head];
-    float4 value{0.0F, 0.0F, 0.0F, 0.0F};
-    for (int begin = 0; begin < pages; begin += kBatch) {
-#pragma unroll
-      for (int j = 0; j < kBatch; ++j) {
-        const int page = min(begin + j, pages - 1);
-        const float most =
-            kept ? room[head * pages + page] : __ldcg(&sums[head * task.scratch.pages + page]).x;
-        const float weight = begin + j < pages ? exp2f(most - all.x) : 0.0F;
-        value.x = fmaf(v[j].x, weight, value.x);
-        value.y = fmaf(v[j].y, weight, value.y);
-        value.z = fmaf(v[j].z, weight, value.z);
-        value.w = fmaf(v[j].w, weight, value.w);
-      }
-      if (begin + kBatch < pages) load(values, begin + kBatch);
-    }
-    const std::int64_t out = std::int64_t{row} * task.shape.heads + kv_head * group + head;
-    *reinterpret_cast<uint2*>(task.out + out * kWidth + unit % kQuads * 4) = {
-        pack(__fdividef(value.x, all.y), __fdividef(value.y, all.y)),
-        pack(__fdividef(value.z, all.y), __fdividef(value.w, all.y))};
-  }
-}
-
-// Whether this block is the last of all that add to (row, kv_head); then it sees what they wrote.
-__device__ __forceinline__ bool finishes(const Task& task, int row, int kv_head) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    unsigned* finished = task.scratch.finished + row * task.shape.kv_heads + kv_head;
-    const auto pages = static_cast<unsigned>(task.places[row].position / kPageTokens + 1);
-    __threadfence();  // all that the block wrote, since the barrier orders it
-    last = atomicAdd(finished, 1U) == pages - 1;
-    if (last) *finished = 0;
-    __threadfence();
-  }
-  __syncthreads();
-  return last;
 }
 
 // A warp's running result for 16 queries: of lane 4g + t, queries g and g + 8.
@@ -364,7 +265,7 @@ __device__ __forceinline__ void put_partial(const Task& task, const Place& place
 }
 
 template <int kWidth, int kTiles>
-__global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles == 1 ? 3 : 1)
+__global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles > 1 ? 1 : kWidth == 64 ? 3 : 2)
     attend_kernel(const Task task) {
   using Here = Layout<kWidth, kTiles>;
   constexpr int kThreads = 32 * kKeyWarps * kTiles;
@@ -412,6 +313,7 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles == 1 ? 3 : 1)
     constexpr int kQuads = kWidth / 8;  // of half a head
     const int queries = min(kTiles * kTileQueries, count - first);
     const int staged = queries * kQuads;
+    const bool busy = tile * kTileQueries < queries;  // of a whole warp
     const int stored = first == 0 && place.newest < kPageTokens ? kQuads + kWidth / 4 : 0;
     for (int i = thread; i < staged + stored; i += kThreads) {
       if (i < staged) {
@@ -432,9 +334,11 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles == 1 ? 3 : 1)
       }
       __syncthreads();
       float c[4][4] = {};
-      score<kWidth>(shared + Here::kKeys + from,
-                    shared + Here::kQueries + tile * 2 * kTileQueries * Here::kRow, c);
-      mask(c, half * kHalfPage, place.newest, greatest[tile]);
+      if (busy) {
+        score<kWidth>(shared + Here::kKeys + from,
+                      shared + Here::kQueries + tile * 2 * kTileQueries * Here::kRow, c);
+        mask(c, half * kHalfPage, place.newest, greatest[tile]);
+      }
       if (refetched) await_copies<0>();
       __syncthreads();
       const bool more = !kWhole && half + 1 < halves;
@@ -442,8 +346,10 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles == 1 ? 3 : 1)
         fetch(place.keys, 1, true);
         close_copies();
       }
-      weights_of<kWidth>(c, greatest[tile], run);
-      weigh<kWidth>(shared + Here::kValues + from, c, run.sums);
+      if (busy) {
+        weights_of<kWidth>(c, greatest[tile], run);
+        weigh<kWidth>(shared + Here::kValues + from, c, run.sums);
+      }
       if (more) {
         __syncthreads();
         fetch(place.values, 1, true);
@@ -454,21 +360,82 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles == 1 ? 3 : 1)
     put_partial<kWidth, kTiles>(task, place, rows, work.page, first, queries, run,
                                 reinterpret_cast<float*>(shared));
   }
-  if constexpr (kTiles == 1) {
-    if (task.joins && finishes(task, row, kv_head)) {
-      join<kWidth, kThreads>(task, row, kv_head, reinterpret_cast<float*>(shared),
-                             Here::kBytes / 4);
-    }
-  }
 }
 
+// Joins a head's pages: a block a head and row. A thread adds four dimensions over one of kRuns
+// equal runs of pages, ascending; the runs are added in order.
 template <int kWidth>
 __global__ void __launch_bounds__(kJoinThreads) join_kernel(const Task task) {
-  __shared__ float room[kJoinFloats];
+  constexpr int kQuads = kWidth / 4;
+  constexpr int kRuns = kJoinThreads / kQuads;
+  constexpr int kBatch = 8;  // pages whose loads are in flight
+  constexpr int kWarps = kJoinThreads / 32;
+  __shared__ float greatest[kWarps];
+  __shared__ float4 values[kRuns][kQuads];
+  __shared__ float totals[kRuns];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int head = static_cast<int>(blockIdx.x);
+  const int row = static_cast<int>(blockIdx.y);
+  const int quad = thread % kQuads;
+  const int run = thread / kQuads;
+  const int pages = task.places[row].position / kPageTokens + 1;
+  const int a_run = (pages + kRuns - 1) / kRuns;
+  const int end = min(pages, (run + 1) * a_run);
+  const std::int64_t slot = task.slot(row, head);
+  const float2* sums = task.scratch.sums + slot;
+  const float* from = task.scratch.values + slot * kWidth + quad * 4;
   wait_for_previous();
   let_next_begin();
-  join<kWidth, kJoinThreads>(task, static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.x), room,
-                             kJoinFloats);
+
+  float4 v[kBatch];
+  float2 of[kBatch];
+  const auto load = [&](int begin) {
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const std::int64_t page = min(begin + j, pages - 1);
+      v[j] = __ldcg(reinterpret_cast<const float4*>(from + page * kWidth));
+      of[j] = __ldcg(&sums[page]);
+    }
+  };
+  load(run * a_run);
+  float most = -INFINITY;
+  for (int page = thread; page < pages; page += kJoinThreads) {
+    most = fmaxf(most, __ldcg(&sums[page]).x);
+  }
+  for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(kAll, most, d));
+  if (thread % 32 == 0) greatest[thread / 32] = most;
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) most = fmaxf(most, greatest[w]);
+
+  float4 value{0.0F, 0.0F, 0.0F, 0.0F};
+  float total = 0.0F;
+  for (int begin = run * a_run; begin < end; begin += kBatch) {
+    if (begin > run * a_run) load(begin);
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const float weight = begin + j < end ? exp2f(of[j].x - most) : 0.0F;
+      total = fmaf(of[j].y, weight, total);
+      value.x = fmaf(v[j].x, weight, value.x);
+      value.y = fmaf(v[j].y, weight, value.y);
+      value.z = fmaf(v[j].z, weight, value.z);
+      value.w = fmaf(v[j].w, weight, value.w);
+    }
+  }
+  values[run][quad] = value;
+  if (quad == 0) totals[run] = total;
+  __syncthreads();
+  if (run != 0) return;
+#pragma unroll
+  for (int r = 1; r < kRuns; ++r) {
+    const float4 more = values[r][quad];
+    value.x += more.x, value.y += more.y, value.z += more.z, value.w += more.w;
+    total += totals[r];
+  }
+  *reinterpret_cast<uint2*>(task.out + (std::int64_t{row} * task.shape.heads + head) * kWidth +
+                            quad * 4) = {
+      pack(__fdividef(value.x, total), __fdividef(value.y, total)),
+      pack(__fdividef(value.z, total), __fdividef(value.w, total))};
 }
 
 template <int kWidth>
@@ -479,11 +446,15 @@ cudaError_t launch(const Task& task, int rows, int work_room, cudaStream_t strea
     return launch_chained<attend_kernel<kWidth, kTiles>>(
         grid, 32 * kKeyWarps * kTiles, Layout<kWidth, kTiles>::kBytes, stream, task);
   };
-  if (task.joins) return with.template operator()<1>();
-  const cudaError_t error = with.template operator()<2>();
+  // As many tiles as the queries of a page that all rows share.
+  const int queries = rows * task.shape.heads / task.shape.kv_heads;
+  const cudaError_t error = queries <= kTileQueries       ? with.template operator()<1>()
+                            : queries <= 2 * kTileQueries ? with.template operator()<2>()
+                                                          : with.template operator()<4>();
   if (error != cudaSuccess) return error;
-  return launch_chained<join_kernel<kWidth>>(dim3(kv_heads, static_cast<unsigned>(rows)),
-                                             kJoinThreads, 0, stream, task);
+  return launch_chained<join_kernel<kWidth>>(
+      dim3(static_cast<unsigned>(task.shape.heads), static_cast<unsigned>(rows)), kJoinThreads, 0,
+      stream, task);
 }
 
 }  // namespace
@@ -491,7 +462,7 @@ cudaError_t launch(const Task& task, int rows, int work_room, cudaStream_t strea
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
                    const PageWork* work, int work_room, HeadShape shape, KvPlace kv,
                    AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream) {
-  const Task task{qkv, turns, step.places, work, shape, kv, scratch, out, step.rows == 1};
+  const Task task{qkv, turns, step.places, work, shape, kv, scratch, out};
   return shape.width == 64 ? launch<64>(task, step.rows, work_room, stream)
                            : launch<128>(task, step.rows, work_room, stream);
 }

@@ -126,12 +126,13 @@ struct AddAndNorm {
   }
 };
 
-// 1 / rms of each row, from its sums of squares: a warp a row, then 8 rows on.
+// 1 / rms of each row, from its sums of squares: a warp a row, then 8 rows on; the last warps,
+// which have the fewest chunks, first.
 template <class Epilogue>
 __device__ void norm_scales(const Product& p, const Epilogue& epilogue, float* scales) {
   if constexpr (Epilogue::kNormed) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    for (int row = static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
+    for (int row = kWarps - 1 - static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
       const float* mine = epilogue.squares + std::int64_t{row} * epilogue.squares_count;
       float sum = 0.0F;
       for (int i = lane; i < epilogue.squares_count; i += 32) sum += __ldcg(&mine[i]);

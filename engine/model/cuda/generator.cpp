@@ -73,7 +73,6 @@ Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device dev
               .attended = bf16(std::int64_t{s.heads} * s.head_width),
               .gated = bf16(s.ffn_width),
               .logits = fp32(s.vocab)};
-  finished_ = make(std::int64_t{kMaxBatch} * s.kv_heads, at::kInt);
 }
 
 at::Tensor Generator::make(std::int64_t count, at::ScalarType type) {
@@ -163,7 +162,7 @@ void Generator::generate(std::span<const Forward::Row> rows) {
   make_room(scratch_, static_cast<std::int64_t>(floats * sizeof(float)));
   auto* sums = data<float2>(scratch_);
   history_.scratch = {reinterpret_cast<float*>(sums + std::int64_t{step_.rows} * s.heads * pages),
-                      sums, data<unsigned>(finished_), pages};
+                      sums, pages};
 
   const StepGraphs::Key key{step_.rows, history_.work_room, pages};
   check(graphs_.run(key, stream(),

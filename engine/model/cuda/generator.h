@@ -55,7 +55,7 @@ class Generator {
   DecodeWeights weights_;
   DecodeBuffers buffers_{};
   std::vector<at::Tensor> owned_;  // what buffers_ points to
-  at::Tensor scratch_, finished_, uploaded_;
+  at::Tensor scratch_, uploaded_;
   Pinned to_device_, from_device_;
   StepRows step_{};
   DecodeHistory history_{};

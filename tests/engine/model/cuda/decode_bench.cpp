@@ -158,8 +158,7 @@ Run random_run(const LlamaSizes& s, int context, int rows, Memory& memory) {
                  memory.copy(work),
                  static_cast<int>(work.size()),
                  {memory.zeros<float>(slots * static_cast<std::size_t>(s.head_width)),
-                  memory.zeros<float2>(slots),
-                  memory.zeros<unsigned>(kRows * static_cast<std::size_t>(s.kv_heads)), pages}};
+                  memory.zeros<float2>(slots), pages}};
   return run;
 }
 
