@@ -9,6 +9,7 @@
 #include <string>
 
 #include "engine/model/cuda/forward.h"
+#include "engine/model/device.h"
 #include "engine/model/families/family.h"
 
 namespace kvfs::model::cuda {
@@ -228,6 +229,62 @@ Result<std::uint64_t> room_for_kv(const std::string& what, std::uint64_t weights
 
 }  // namespace
 
+namespace {
+
+// Weights on a device → a model there.
+Result<std::unique_ptr<Model>> make_model(ModelInfo info, const LlamaSizes& sizes, Weights weights,
+                                          at::Device device, c10::cuda::CUDAStream stream,
+                                          std::uint64_t budget) {
+  const PageShape pages{sizes.layers, sizes.kv_heads, sizes.head_width, info.kv_dtype};
+  info.device = "cuda:" + std::to_string(device.index()) + " (" +
+                at::cuda::getDeviceProperties(device.index())->name + ")";
+  return std::make_unique<CudaModel>(std::move(info), sizes, std::move(weights), pages, device,
+                                     stream, budget);
+}
+
+void choose_arithmetic() {
+  at::globalContext().setAllowTF32CuBLAS(false);
+  at::globalContext().setAllowBF16ReductionCuBLAS(false, true);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
+                                                      const LlamaSizes& sizes, bool tied,
+                                                      Compute compute, int index) {
+  const std::string what = "make a random model in the shape of " + name;
+  return guarded(what, [&]() -> Result<std::unique_ptr<Model>> {
+    const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+    const auto stream = c10::cuda::getStreamFromPool(false, device.index());
+    const c10::cuda::CUDAStreamGuard guard(stream);
+    choose_arithmetic();
+    const KernelClass kernels = kernel_class({.cuda = true, .index = index}, compute);
+    const bool reference = compute == Compute::kReference;
+    const std::uint64_t bytes = weight_bytes(sizes, tied, reference ? 4 : 2);
+    KVFS_ASSIGN(const std::uint64_t room, room_for_kv(what, bytes));
+    ModelInfo info{.name = name,
+                   .path = {},
+                   .architecture = "llama",
+                   .parameters = bytes / (reference ? 4 : 2),
+                   .weight_bytes = bytes,
+                   .context_length = sizes.context,
+                   .vocab_size = sizes.vocab,
+                   .layers = {},
+                   .fingerprint = {},
+                   .kernel_class = kernels.name,
+                   .kv_dtype = kernels.kv_dtype,
+                   .one_path = kernels.one_path,
+                   .device = {}};
+    const auto width = static_cast<std::uint16_t>(sizes.head_width);
+    info.layers.assign(static_cast<std::size_t>(sizes.layers),
+                       {.kv_heads = static_cast<std::uint16_t>(sizes.kv_heads),
+                        .key_width = width,
+                        .value_width = width});
+    Weights weights = random_weights(sizes, tied, reference ? at::kFloat : at::kBFloat16, device);
+    return make_model(std::move(info), sizes, std::move(weights), device, stream, room);
+  });
+}
+
 Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const LoadOptions& options,
                                                int index) {
   const std::string what = "load model " + card.info.path.string();
@@ -240,8 +297,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     const c10::cuda::CUDAStreamGuard guard(stream);
     const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
     KVFS_TRY(check_kernels_know(what, model, properties));
-    at::globalContext().setAllowTF32CuBLAS(false);
-    at::globalContext().setAllowBF16ReductionCuBLAS(false, true);
+    choose_arithmetic();
 
     const bool reference = options.compute == Compute::kReference;
     KVFS_ASSIGN(const std::uint64_t room,
@@ -249,12 +305,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     Weights weights =
         load_weights(model, reference ? at::kFloat : at::kBFloat16, device, options.progress);
     const std::uint64_t budget = options.kv_budget != 0 ? std::min(options.kv_budget, room) : room;
-    const PageShape pages{sizes.layers, sizes.kv_heads, sizes.head_width,
-                          reference ? DType::kF32 : DType::kBF16};
-    ModelInfo info = card.info;
-    info.device = "cuda:" + std::to_string(index) + " (" + properties.name + ")";
-    return std::make_unique<CudaModel>(std::move(info), sizes, std::move(weights), pages, device,
-                                       stream, budget);
+    return make_model(card.info, sizes, std::move(weights), device, stream, budget);
   });
 }
 

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
+#include "engine/model/cuda/llama_sizes.h"
 #include "engine/model/model.h"
 
 namespace kvfs::model::cuda {
@@ -21,5 +23,11 @@ Result<int> device_count();
 // device.
 Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const LoadOptions& options,
                                                int index);
+
+// A model of random weights, to measure the speed of a published shape without its files. It has no
+// fingerprint and no tokenizer.
+Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
+                                                      const LlamaSizes& sizes, bool tied,
+                                                      Compute compute, int index);
 
 }  // namespace kvfs::model::cuda

@@ -67,6 +67,13 @@ struct PageWork {
   std::uint32_t rows;  // bit r: row r
 };
 
+// Entries of a work list: pages of several rows first, then those of one. Entries with rows == 0
+// are none.
+struct WorkRoom {
+  int shared;
+  int single;
+};
+
 struct AttentionScratch {
   float* values;  // [rows][heads][pages][width]
   float2* sums;   // [rows][heads][pages] the greatest score and the sum of weights
@@ -78,10 +85,10 @@ constexpr std::size_t attention_scratch_floats(int rows, const HeadShape& shape,
 }
 
 // Turns q and k, stores the new k and v in their pages, and attends: out[r][heads · width] bf16.
-// qkv [rows][(heads + 2·kv_heads) · width]; work [work_room], of which those with rows == 0 are
-// none.
+// qkv [rows][(heads + 2·kv_heads) · width]; a row has
+// room.single or room.shared entries in work for each of its pages.
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
-                   const PageWork* work, int work_room, HeadShape shape, KvPlace kv,
+                   const PageWork* work, WorkRoom room, HeadShape shape, KvPlace kv,
                    AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream);
 
 }  // namespace kvfs::model::cuda

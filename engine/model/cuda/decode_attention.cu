@@ -265,8 +265,10 @@ __device__ __forceinline__ void put_partial(const Task& task, const Place& place
 }
 
 template <int kWidth, int kTiles>
-__global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles > 1 ? 1 : kWidth == 64 ? 3 : 2)
-    attend_kernel(const Task task) {
+__global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles > 1     ? 1
+                                                           : kWidth == 64 ? 3
+                                                                          : 2)
+    attend_kernel(const Task task, int first_work) {
   using Here = Layout<kWidth, kTiles>;
   constexpr int kThreads = 32 * kKeyWarps * kTiles;
   constexpr bool kWhole = Here::kKept == kPageTokens;
@@ -275,7 +277,7 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles > 1 ? 1 : kWid
   __shared__ int rows[kMaxBatch];
   const int thread = static_cast<int>(threadIdx.x);
   const int tile = thread / 32 / kKeyWarps;
-  const PageWork work = task.work[blockIdx.x];
+  const PageWork work = task.work[first_work + static_cast<int>(blockIdx.x)];
   if (work.rows == 0) return;
   const int row = __ffs(static_cast<int>(work.rows)) - 1;
   const RowPlace at_row = task.places[row];
@@ -438,19 +440,22 @@ __global__ void __launch_bounds__(kJoinThreads) join_kernel(const Task task) {
       pack(__fdividef(value.z, total), __fdividef(value.w, total))};
 }
 
+template <int kWidth, int kTiles>
+cudaError_t launch_pages(const Task& task, int first, int count, cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(task.shape.kv_heads));
+  return launch_chained<attend_kernel<kWidth, kTiles>>(
+      grid, 32 * kKeyWarps * kTiles, Layout<kWidth, kTiles>::kBytes, stream, task, first);
+}
+
+// A page of many queries takes a block of four tiles; one row's, whose queries are few, a small
+// one.
 template <int kWidth>
-cudaError_t launch(const Task& task, int rows, int work_room, cudaStream_t stream) {
-  const auto kv_heads = static_cast<unsigned>(task.shape.kv_heads);
-  const dim3 grid(static_cast<unsigned>(work_room), kv_heads);
-  const auto with = [&]<int kTiles>() {
-    return launch_chained<attend_kernel<kWidth, kTiles>>(
-        grid, 32 * kKeyWarps * kTiles, Layout<kWidth, kTiles>::kBytes, stream, task);
-  };
-  // As many tiles as the queries of a page that all rows share.
-  const int queries = rows * task.shape.heads / task.shape.kv_heads;
-  const cudaError_t error = queries <= kTileQueries       ? with.template operator()<1>()
-                            : queries <= 2 * kTileQueries ? with.template operator()<2>()
-                                                          : with.template operator()<4>();
+cudaError_t launch(const Task& task, int rows, const WorkRoom& room, cudaStream_t stream) {
+  cudaError_t error = launch_pages<kWidth, 4>(task, 0, room.shared, stream);
+  if (error == cudaSuccess) {
+    error = launch_pages<kWidth, 1>(task, room.shared, room.single, stream);
+  }
   if (error != cudaSuccess) return error;
   return launch_chained<join_kernel<kWidth>>(
       dim3(static_cast<unsigned>(task.shape.heads), static_cast<unsigned>(rows)), kJoinThreads, 0,
@@ -460,11 +465,11 @@ cudaError_t launch(const Task& task, int rows, int work_room, cudaStream_t strea
 }  // namespace
 
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
-                   const PageWork* work, int work_room, HeadShape shape, KvPlace kv,
+                   const PageWork* work, WorkRoom room, HeadShape shape, KvPlace kv,
                    AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream) {
   const Task task{qkv, turns, step.places, work, shape, kv, scratch, out};
-  return shape.width == 64 ? launch<64>(task, step.rows, work_room, stream)
-                           : launch<128>(task, step.rows, work_room, stream);
+  return shape.width == 64 ? launch<64>(task, step.rows, room, stream)
+                           : launch<128>(task, step.rows, room, stream);
 }
 
 }  // namespace kvfs::model::cuda

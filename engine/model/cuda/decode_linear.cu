@@ -22,21 +22,22 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kChunk = 64;  // inputs
-constexpr int kBlocksAnSm = 2;
-constexpr int kChunkBytes = kTileOutputs * kChunk * 2;
+constexpr int kChunk = 64;                             // inputs
+constexpr int kTileBytes = kTileOutputs * kChunk * 2;  // of a chunk
 
-// Two blocks must fit.
+// By rows: many rows are read as often as there are tiles, so a warp takes two tiles at once.
 template <int kRows>
-constexpr int kStages = kRows > 8 ? 3 : 5;
-template <int kRows>
-constexpr int kSumBuffers = kRows > 8 ? 1 : 2;
-template <int kRows>
-constexpr int kStageBytes = kChunkBytes + kRows* kChunk * 2;
-template <int kRows>
-constexpr std::size_t kRingBytes = std::size_t{kWarps} * kStages<kRows>* kStageBytes<kRows>;
-template <int kRows>
-constexpr int kColumns = kRows < 8 ? 8 : kRows;  // of a tile
+struct Shape {
+  static constexpr bool kMany = kRows > 8;
+  static constexpr int kTiles = kMany ? 2 : 1;
+  static constexpr int kBlocksAnSm = kMany ? 1 : 2;
+  static constexpr int kStages = kMany ? 4 : kRows > 1 ? 4 : 5;
+  static constexpr int kColumns = kRows < 8 ? 8 : kRows;  // of the tensor cores' tiles
+  static constexpr int kWeightBytes = kTiles * kTileBytes;
+  static constexpr int kStageBytes = kWeightBytes + kRows * kChunk * 2;
+  static constexpr int kWarpBytes = kStages * kStageBytes;
+  static constexpr std::size_t kRingBytes = std::size_t{kWarps} * kWarpBytes;
+};
 
 struct Product {
   const __nv_bfloat16* w;  // [outputs][inputs]
@@ -87,7 +88,7 @@ struct GateNormed {
                        Fetched) const {
     const float value = sum * scale;
     const float up = __shfl_down_sync(0xffffffffU, value, 8, 16);
-    if (row < p.rows && i < 8) {
+    if (row < p.rows && i < 8 && tile < p.tiles) {
       out[std::int64_t{row} * (p.outputs / 2) + tile * 8 + i] =
           __float2bfloat16_rn(value / (1.0F + expf(-value)) * up);
     }
@@ -109,7 +110,7 @@ struct AddAndNorm {
     return tile * kTileOutputs + i;
   }
   __device__ Fetched fetch(const Product& p, int tile, int row, int i) const {
-    if (row >= p.rows) return {0.0F, 0.0F};
+    if (row >= p.rows || tile >= p.tiles) return {0.0F, 0.0F};
     const int output = tile * kTileOutputs + i;
     return {__ldcg(&residual[std::int64_t{row} * p.outputs + output]), norm_weight[output]};
   }
@@ -118,7 +119,7 @@ struct AddAndNorm {
     const float value = fetched.residual + sum;
     float square = value * value;
     for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffU, square, d, 16);
-    if (row >= p.rows) return;
+    if (row >= p.rows || tile >= p.tiles) return;
     const std::int64_t at = std::int64_t{row} * p.outputs + tile * kTileOutputs + i;
     residual[at] = value;
     next[at] = __float2bfloat16_rn(value * fetched.weight);
@@ -144,51 +145,54 @@ __device__ void norm_scales(const Product& p, const Epilogue& epilogue, float* s
   }
 }
 
-// A warp's walk over its chunks of all the block's tiles.
+// A warp's walk over its chunks of all the block's units.
 struct Walk {
-  int tile;
+  int unit;
   int chunk;
   __device__ void step(int first_chunk, int chunks) {
     chunk += kWarps;
     if (chunk >= chunks) {
       chunk = first_chunk;
-      tile += static_cast<int>(gridDim.x);
+      unit += static_cast<int>(gridDim.x);
     }
   }
 };
 
 template <int kRows, class Epilogue>
-__global__ void __launch_bounds__(kThreads, kBlocksAnSm)
+__global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     linear_kernel(const Product p, const Epilogue epilogue) {
+  using S = Shape<kRows>;
   extern __shared__ __align__(128) std::uint8_t ring[];
-  __shared__ float sums[kSumBuffers<kRows>][kWarps][kColumns<kRows>]
-                       [kTileOutputs + 4];  // + 4: no bank conflicts
+  // Two in turn, so that one barrier a tile is enough; + 4: no bank conflicts.
+  __shared__ float sums[2][kWarps][S::kColumns][kTileOutputs + 4];
   __shared__ float scales[kMaxBatch];
   const int thread = static_cast<int>(threadIdx.x);
   const int warp = thread / 32;
   const int g = thread % 32 / 4;
   const int t = thread % 4;
   const int chunks = (p.inputs + kChunk - 1) / kChunk;
-  std::uint8_t* mine = ring + warp * kStages<kRows> * kStageBytes<kRows>;
+  const int units =
+      (p.tiles + S::kTiles - 1) / S::kTiles;  // a unit: tiles that a warp takes at once
+  std::uint8_t* mine = ring + warp * S::kWarpBytes;
   const int lane_at = thread % 32 * 16;
 
   const auto fetch_weights = [&](const Walk& walk, int stage) {
-    std::uint8_t* to = mine + stage * kStageBytes<kRows> + lane_at;
-    const bool wanted = walk.tile < p.tiles && walk.chunk < chunks;
+    if (walk.unit >= units || walk.chunk >= chunks) return;
+    std::uint8_t* to = mine + stage * S::kStageBytes + lane_at;
     const int k = walk.chunk * kChunk + t * 8;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = min(Epilogue::weight_row(p, walk.tile, g + 8 * half), p.outputs - 1);
+    for (int i = 0; i < 2 * S::kTiles; ++i) {
+      const int tile = walk.unit * S::kTiles + i / 2;
+      const int row = min(Epilogue::weight_row(p, tile, g + i % 2 * 8), p.outputs - 1);
       const __nv_bfloat16* from = p.w + std::int64_t{row} * p.inputs + k;
-      if (wanted) {
-        copy16(to + half * 512, k < p.inputs ? from : p.w, k < p.inputs);
-        copy16(to + 1024 + half * 512, k + 32 < p.inputs ? from + 32 : p.w, k + 32 < p.inputs);
-      }
+      std::uint8_t* at = to + i / 2 * kTileBytes + i % 2 * 512;
+      copy16(at, k < p.inputs ? from : p.w, k < p.inputs);
+      copy16(at + 1024, k + 32 < p.inputs ? from + 32 : p.w, k + 32 < p.inputs);
     }
   };
   const auto fetch_rows = [&](const Walk& walk, int stage) {
-    std::uint8_t* to = mine + stage * kStageBytes<kRows> + kChunkBytes + t * 16;
-    if (walk.tile >= p.tiles || walk.chunk >= chunks) return;
+    if (walk.unit >= units || walk.chunk >= chunks) return;
+    std::uint8_t* to = mine + stage * S::kStageBytes + S::kWeightBytes + t * 16;
     const int k = walk.chunk * kChunk + t * 8;
 #pragma unroll
     for (int row = g; row < kRows; row += 8) {
@@ -202,7 +206,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSm)
 
   const Walk start{static_cast<int>(blockIdx.x), warp};
   Walk ahead = start;
-  for (int stage = 0; stage < kStages<kRows>; ++stage) {
+  for (int stage = 0; stage < S::kStages; ++stage) {
     fetch_weights(ahead, stage);
     ahead.step(warp, chunks);
   }
@@ -210,7 +214,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSm)
   wait_for_previous();
   let_next_begin();
   Walk rows_ahead = start;
-  for (int stage = 0; stage < kStages<kRows>; ++stage) {
+  for (int stage = 0; stage < S::kStages; ++stage) {
     fetch_rows(rows_ahead, stage);
     close_copies();
     rows_ahead.step(warp, chunks);
@@ -221,57 +225,68 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSm)
   const int row = thread / kTileOutputs;
   int stage = 0;
   int parity = 0;
-  for (int tile = start.tile; tile < p.tiles; tile += static_cast<int>(gridDim.x)) {
-    typename Epilogue::Fetched fetched{};
-    if (row < kColumns<kRows>) fetched = epilogue.fetch(p, tile, row, output);
-    float c[kColumns<kRows> / 8][4] = {};
-    for (int chunk = warp; chunk < chunks; chunk += kWarps) {
-      await_copies<kStages<kRows> - 1>();
-      const std::uint8_t* from = mine + stage * kStageBytes<kRows>;
-      uint4 a[4];
+  for (int unit = start.unit; unit < units; unit += static_cast<int>(gridDim.x)) {
+    typename Epilogue::Fetched fetched[S::kTiles]{};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        a[i] = *reinterpret_cast<const uint4*>(from + i * 512 + lane_at);
+    for (int m = 0; m < S::kTiles; ++m) {
+      if (row < S::kColumns) fetched[m] = epilogue.fetch(p, unit * S::kTiles + m, row, output);
+    }
+    float c[S::kTiles][S::kColumns / 8][4] = {};
+    for (int chunk = warp; chunk < chunks; chunk += kWarps) {
+      await_copies<S::kStages - 1>();
+      const std::uint8_t* from = mine + stage * S::kStageBytes;
+      uint4 b[S::kColumns / 8][2] = {};
+#pragma unroll
+      for (int n = 0; n < S::kColumns / 8; ++n) {
+        if (g + 8 * n >= kRows) continue;
+        const std::uint8_t* x = from + S::kWeightBytes + (g + 8 * n) * 128 + t * 16;
+        b[n][0] = *reinterpret_cast<const uint4*>(x);
+        b[n][1] = *reinterpret_cast<const uint4*>(x + 64);
       }
 #pragma unroll
-      for (int n = 0; n < kColumns<kRows> / 8; ++n) {
-        uint4 b[2] = {};
-        if (g + 8 * n < kRows) {
-          const std::uint8_t* x = from + kChunkBytes + (g + 8 * n) * 128 + t * 16;
-          b[0] = *reinterpret_cast<const uint4*>(x);
-          b[1] = *reinterpret_cast<const uint4*>(x + 64);
+      for (int m = 0; m < S::kTiles; ++m) {
+        uint4 a[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          a[i] = *reinterpret_cast<const uint4*>(from + m * kTileBytes + i * 512 + lane_at);
         }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          multiply(c[n], a[2 * half].x, a[2 * half + 1].x, a[2 * half].y, a[2 * half + 1].y,
-                   b[half].x, b[half].y);
-          multiply(c[n], a[2 * half].z, a[2 * half + 1].z, a[2 * half].w, a[2 * half + 1].w,
-                   b[half].z, b[half].w);
+        for (int n = 0; n < S::kColumns / 8; ++n) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const uint4& low = a[2 * half];
+            const uint4& high = a[2 * half + 1];
+            multiply(c[m][n], low.x, high.x, low.y, high.y, b[n][half].x, b[n][half].y);
+            multiply(c[m][n], low.z, high.z, low.w, high.w, b[n][half].z, b[n][half].w);
+          }
         }
       }
       fetch_weights(ahead, stage);
       fetch_rows(ahead, stage);
       close_copies();
       ahead.step(warp, chunks);
-      stage = stage + 1 == kStages<kRows> ? 0 : stage + 1;
+      stage = stage + 1 == S::kStages ? 0 : stage + 1;
     }
 #pragma unroll
-    for (int n = 0; n < kColumns<kRows> / 8; ++n) {
+    for (int m = 0; m < S::kTiles; ++m) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int column = n * 8 + 2 * t + i % 2;
-        if (kRows > 1 || column == 0) sums[parity][warp][column][g + 8 * (i / 2)] = c[n][i];
+      for (int n = 0; n < S::kColumns / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int column = n * 8 + 2 * t + i % 2;
+          if (kRows > 1 || column == 0) sums[parity][warp][column][g + 8 * (i / 2)] = c[m][n][i];
+        }
       }
-    }
-    __syncthreads();
-    if (row < kColumns<kRows>) {
-      float sum = sums[parity][0][row][output];
+      __syncthreads();
+      if (row < S::kColumns) {
+        float sum = sums[parity][0][row][output];
 #pragma unroll
-      for (int w = 1; w < kWarps; ++w) sum += sums[parity][w][row][output];
-      epilogue.take(p, tile, row, output, sum, Epilogue::kNormed ? scales[row] : 1.0F, fetched);
+        for (int w = 1; w < kWarps; ++w) sum += sums[parity][w][row][output];
+        epilogue.take(p, unit * S::kTiles + m, row, output, sum,
+                      Epilogue::kNormed ? scales[row] : 1.0F, fetched[m]);
+      }
+      parity ^= 1;
     }
-    if (kSumBuffers<kRows> == 1) __syncthreads();
-    parity = (parity + 1) % kSumBuffers<kRows>;
   }
   await_copies<0>();
 }
@@ -291,10 +306,12 @@ template <class Epilogue>
 cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
                    const Epilogue& epilogue, cudaStream_t stream) {
   const Product p{static_cast<const __nv_bfloat16*>(w.data), x, rows, w.outputs, w.inputs, tiles};
-  const dim3 grid(static_cast<unsigned>(std::min(tiles, kBlocksAnSm * multiprocessors())));
   const auto with = [&]<int kRows>() {
-    return launch_chained<linear_kernel<kRows, Epilogue>>(grid, kThreads, kRingBytes<kRows>, stream,
-                                                          p, epilogue);
+    using S = Shape<kRows>;
+    const int units = (tiles + S::kTiles - 1) / S::kTiles;
+    const dim3 grid(static_cast<unsigned>(std::min(units, S::kBlocksAnSm * multiprocessors())));
+    return launch_chained<linear_kernel<kRows, Epilogue>>(grid, kThreads, S::kRingBytes, stream, p,
+                                                          epilogue);
   };
   if (rows == 1) return with.template operator()<1>();
   if (rows <= 8) return with.template operator()<8>();

@@ -25,7 +25,7 @@ cudaError_t launch_part(StepPart part, int layer, const DecodeWeights& weights,
     case StepPart::kQkv:
       return project(w.qkv, b.normed, sizes.rms_epsilon, step.rows, b.qkv, stream);
     case StepPart::kAttend:
-      return attend(b.qkv, b.turns, step, history.work, history.work_room,
+      return attend(b.qkv, b.turns, step, history.work, history.room,
                     {sizes.heads, sizes.kv_heads, sizes.head_width},
                     kv_of(sizes, layer, history.pages), history.scratch, b.attended, stream);
     case StepPart::kOut:

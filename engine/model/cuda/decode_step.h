@@ -44,7 +44,7 @@ struct DecodeBuffers {
 struct DecodeHistory {
   void* const* pages;  // addresses, KvPlace's
   const PageWork* work;
-  int work_room;
+  WorkRoom room;
   AttentionScratch scratch;
 };
 

@@ -95,7 +95,8 @@ class TypedForward final : public Forward {
     }
     const Batch batch = upload(tokens, places, sequences);
     reserve_scratch(batch, count);
-    check(graphs_.run({count, batch.most_pages, 0}, stream(), [&] { launch_step(batch, count); }));
+    check(
+        graphs_.run({count, 0, batch.most_pages, 0}, stream(), [&] { launch_step(batch, count); }));
     for (int i = 0; i < count; ++i) download(i, rows[static_cast<std::size_t>(i)].logits);
     check(cudaStreamSynchronize(stream()));
   }

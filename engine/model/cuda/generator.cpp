@@ -97,38 +97,42 @@ Generator::Plan Generator::plan(std::span<const Forward::Row> rows) {
     out.pages = std::max(out.pages, pages);
     for (int i = 0; i < pages; ++i) out.addresses.push_back(row.sequence->page_address(i));
   }
+  std::vector<PageWork> here;  // of one page index
   for (int page = 0; page < out.pages; ++page) {
-    const std::size_t first = out.work.size();
+    here.clear();
+    const auto address = [&](std::size_t row) {
+      return out.addresses[static_cast<std::size_t>(out.places[row].first_page + page)];
+    };
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      const RowPlace place = out.places[r];
-      if (place.position / kPageTokens < page) continue;
-      const auto address = [&](std::size_t row) {
-        return out.addresses[static_cast<std::size_t>(out.places[row].first_page + page)];
-      };
-      const bool whole = (page + 1) * kPageTokens <= place.position;
-      auto known = out.work.begin() + static_cast<std::ptrdiff_t>(first);
-      // A page that is another row's last is never this row's: it was copied before it was written.
-      while (known != out.work.end() &&
-             !(whole &&
-               address(static_cast<std::size_t>(std::countr_zero(known->rows))) == address(r))) {
-        ++known;
-      }
-      if (known == out.work.end()) {
-        out.work.push_back({page, 1U << r});
+      const Position position = out.places[r].position;
+      if (position / kPageTokens < page) continue;
+      // A row's last page is its own: it was copied before it is written.
+      const bool whole = (page + 1) * kPageTokens <= position;
+      const auto known = std::ranges::find_if(here, [&](const PageWork& work) {
+        return whole &&
+               address(static_cast<std::size_t>(std::countr_zero(work.rows))) == address(r);
+      });
+      if (known == here.end()) {
+        here.push_back({page, 1U << r});
       } else {
         known->rows |= 1U << r;
       }
+    }
+    for (const PageWork& work : here) {
+      (std::has_single_bit(work.rows) ? out.single : out.shared).push_back(work);
     }
   }
   return out;
 }
 
 // places, tokens, work and addresses in one copy, each at the same place in every step of a shape.
-void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan,
-                       std::size_t work_room) {
+void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan) {
   constexpr std::size_t tokens_at = kMaxBatch * sizeof(RowPlace);
   constexpr std::size_t work_at = tokens_at + kMaxBatch * sizeof(TokenId);
-  const std::size_t addresses_at = work_at + work_room * sizeof(PageWork);
+  const std::size_t shared = plan.shared.empty() ? 0 : rounded_up(plan.shared.size());
+  const std::size_t single = rounded_up(plan.single.size());
+  const std::size_t single_at = work_at + shared * sizeof(PageWork);
+  const std::size_t addresses_at = single_at + single * sizeof(PageWork);
   const std::size_t bytes = addresses_at + plan.addresses.size() * sizeof(void*);
   std::byte* host = to_device_.room(bytes);
   std::memset(host, 0, addresses_at);
@@ -136,7 +140,8 @@ void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan,
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::memcpy(host + tokens_at + i * sizeof(TokenId), &rows[i].token, sizeof(TokenId));
   }
-  std::memcpy(host + work_at, plan.work.data(), plan.work.size() * sizeof(PageWork));
+  std::memcpy(host + work_at, plan.shared.data(), plan.shared.size() * sizeof(PageWork));
+  std::memcpy(host + single_at, plan.single.data(), plan.single.size() * sizeof(PageWork));
   std::memcpy(host + addresses_at, plan.addresses.data(), plan.addresses.size() * sizeof(void*));
 
   make_room(uploaded_, static_cast<std::int64_t>(bytes));
@@ -146,15 +151,14 @@ void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan,
            reinterpret_cast<const std::int32_t*>(device + tokens_at),
            static_cast<int>(rows.size())};
   history_.work = reinterpret_cast<const PageWork*>(device + work_at);
-  history_.work_room = static_cast<int>(work_room);
+  history_.room = {static_cast<int>(shared), static_cast<int>(single)};
   history_.pages = reinterpret_cast<void* const*>(device + addresses_at);
 }
 
 void Generator::generate(std::span<const Forward::Row> rows) {
   const LlamaSizes& s = weights_.sizes;
   const Plan planned = plan(rows);
-  const std::size_t work_room = rounded_up(planned.work.size());
-  upload(rows, planned, work_room);
+  upload(rows, planned);
 
   const int pages = static_cast<int>(rounded_up(static_cast<std::size_t>(planned.pages)));
   const HeadShape shape{s.heads, s.kv_heads, s.head_width};
@@ -164,7 +168,7 @@ void Generator::generate(std::span<const Forward::Row> rows) {
   history_.scratch = {reinterpret_cast<float*>(sums + std::int64_t{step_.rows} * s.heads * pages),
                       sums, pages};
 
-  const StepGraphs::Key key{step_.rows, history_.work_room, pages};
+  const StepGraphs::Key key{step_.rows, history_.room.shared, history_.room.single, pages};
   check(graphs_.run(key, stream(),
                     [&] { check(launch_step(weights_, buffers_, step_, history_, stream())); }));
   const auto vocab = static_cast<std::size_t>(s.vocab);

@@ -39,14 +39,15 @@ class Generator {
     std::size_t size_ = 0;
   };
   struct Plan {
-    std::vector<PageWork> work;
+    std::vector<PageWork> shared;
+    std::vector<PageWork> single;
     std::vector<void*> addresses;
     std::vector<RowPlace> places;
     int pages = 0;
   };
 
   static Plan plan(std::span<const Forward::Row> rows);
-  void upload(std::span<const Forward::Row> rows, const Plan& plan, std::size_t work_room);
+  void upload(std::span<const Forward::Row> rows, const Plan& plan);
   at::Tensor make(std::int64_t count, at::ScalarType type);
   // Grows a buffer; recorded steps knew the old one.
   void make_room(at::Tensor& buffer, std::int64_t bytes);

@@ -18,7 +18,8 @@ class StepGraphs {
  public:
   struct Key {
     int rows;
-    int work;  // pages, whatever they are counted in
+    int shared;  // pages, whatever they are counted in
+    int single;
     int pages;
     bool operator==(const Key&) const = default;
   };

@@ -67,6 +67,33 @@ LlamaSizes sizes_of(const Architecture& a) {
           .rms_epsilon = a.epsilon};
 }
 
+Weights random_weights(const LlamaSizes& s, bool tied, at::ScalarType type, at::Device device) {
+  const auto noise = [&](std::int64_t rows, std::int64_t columns) {
+    return at::empty({rows, columns}, at::TensorOptions().dtype(type).device(device))
+        .normal_(0.0, 0.02);
+  };
+  const auto ones = [&] {
+    return at::ones({s.width}, at::TensorOptions().dtype(at::kFloat).device(device));
+  };
+  Weights weights;
+  weights.embedding = noise(s.vocab, s.width);
+  weights.output = tied ? weights.embedding : noise(s.vocab, s.width);
+  weights.output_norm = ones();
+  const at::Tensor pairs = at::arange(s.head_width / 2, at::kDouble);
+  weights.frequencies = at::pow(500000.0, pairs * (-2.0 / s.head_width)).to(at::kFloat).to(device);
+  const std::int64_t heads = std::int64_t{s.heads} * s.head_width;
+  for (int i = 0; i < s.layers; ++i) {
+    weights.layers.push_back(
+        {.attn_norm = ones(),
+         .qkv = noise(heads + 2 * std::int64_t{s.kv_heads} * s.head_width, s.width),
+         .out = noise(s.width, heads),
+         .ffn_norm = ones(),
+         .gate_up = noise(2 * std::int64_t{s.ffn_width}, s.width),
+         .down = noise(s.width, s.ffn_width)});
+  }
+  return weights;
+}
+
 Weights load_weights(const Architecture& model, at::ScalarType type, at::Device device,
                      const std::function<void(double)>& progress) {
   const Loader load(type, device);

@@ -31,7 +31,8 @@ struct Weights {
   std::vector<LayerWeights> layers;
 };
 
-// Throws libtorch's exceptions (out of memory). type: kFloat or kBFloat16.
+// Both throw libtorch's exceptions (out of memory). type: kFloat or kBFloat16.
+Weights random_weights(const LlamaSizes& sizes, bool tied, at::ScalarType type, at::Device device);
 Weights load_weights(const Architecture& model, at::ScalarType type, at::Device device,
                      const std::function<void(double)>& progress);
 

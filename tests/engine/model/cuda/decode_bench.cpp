@@ -156,7 +156,7 @@ Run random_run(const LlamaSizes& s, int context, int rows, Memory& memory) {
   const auto slots = static_cast<std::size_t>(rows * s.heads * pages);
   run.history = {memory.copy(table),
                  memory.copy(work),
-                 static_cast<int>(work.size()),
+                 rows > 1 ? WorkRoom{shared, rows} : WorkRoom{0, shared + 1},
                  {memory.zeros<float>(slots * static_cast<std::size_t>(s.head_width)),
                   memory.zeros<float2>(slots), pages}};
   return run;

@@ -333,7 +333,11 @@ class CudaDecodeAttention : public CudaDecode {
         }
       }
     }
+    const auto singles = std::stable_partition(
+        work.begin(), work.end(), [](const PageWork& w) { return __builtin_popcount(w.rows) > 1; });
+    const int shared = static_cast<int>(singles - work.begin());
     work.resize(work.size() + 3);  // room that is not used
+    const WorkRoom room{shared, static_cast<int>(work.size()) - shared};
     const DeviceArray<float> qkv(std::vector<float>(
         s.qkv.begin() + first * s.qkv_width(), s.qkv.begin() + (first + rows) * s.qkv_width()));
     const int half = s.shape.width / 2;
@@ -347,9 +351,8 @@ class CudaDecodeAttention : public CudaDecode {
     const DeviceArray<float2> sums(slots);
     const DeviceArray<bf16> out(static_cast<std::size_t>(rows * s.shape.heads * s.shape.width));
     const KvPlace kv{addresses.get(), 0, static_cast<std::int64_t>(pages.side())};
-    must(attend(qkv.get(), turns.get(), {where.get(), nullptr, rows}, items.get(),
-                static_cast<int>(work.size()), s.shape, kv, {values.get(), sums.get(), most_pages},
-                out.get(), nullptr));
+    must(attend(qkv.get(), turns.get(), {where.get(), nullptr, rows}, items.get(), room, s.shape,
+                kv, {values.get(), sums.get(), most_pages}, out.get(), nullptr));
     Attended got{out.host(), {}};
     for (std::size_t i = 0; i < s.contents.size(); ++i) got.pages.push_back(pages.page(i));
     return got;

@@ -1,19 +1,23 @@
 // Speed of a model on a GPU, beside what the memory allows: prefill of 2,048 tokens; decode at 0
-// and at 2,048 tokens, one sequence and sixteen.
+// and at 2,048 tokens, one sequence and sixteen forks.
 //
-//   bench_cuda_model [MODEL.gguf] [fast|reference|both]
+//   bench_cuda_model [MODEL.gguf | 135m | 1b | 8b] [fast|reference|both] [context]
 //
-// One JSON object a line. A generated token must at least read every weight and the history's KV
-// once: bound_tok_s is the device's own copy rate, measured in this run, over those bytes.
+// 135m, 1b, 8b: random weights in the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-3.1-8B. One
+// JSON object a line. A generated token must at least read every weight and the history's KV once:
+// bound_tok_s is the device's own copy rate, measured in this run, over those bytes.
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <numeric>
+#include <cstdlib>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/model/cuda/cuda_model.h"
 #include "engine/model/model.h"
 
 namespace {
@@ -24,7 +28,6 @@ using kvfs::model::Model;
 using kvfs::model::Sequence;
 using Clock = std::chrono::steady_clock;
 
-constexpr int kContext = 2048;
 constexpr int kRepeats = 7;
 
 double seconds_since(Clock::time_point start) {
@@ -105,15 +108,42 @@ std::uint64_t kv_bytes_per_token(const kvfs::model::ModelInfo& info) {
   return elements * kvfs::size_of(info.kv_dtype);
 }
 
-kvfs::Status run(const std::string& path, Compute compute, double copy) {
+struct Shape {
+  kvfs::model::cuda::LlamaSizes sizes;
+  bool tied;
+};
+std::optional<Shape> shape_of(const std::string& name) {
+  constexpr int kTokens = 1 << 17;
+  if (name == "135m") return Shape{{30, 576, 9, 3, 64, 1536, 49152, kTokens, 1e-5F}, true};
+  if (name == "1b") return Shape{{16, 2048, 32, 8, 64, 8192, 128256, kTokens, 1e-5F}, true};
+  if (name == "8b") return Shape{{32, 4096, 32, 8, 128, 14336, 128256, kTokens, 1e-5F}, false};
+  return std::nullopt;
+}
+
+kvfs::Result<std::unique_ptr<Model>> open(const std::string& path, Compute compute) {
+  if (const auto shape = shape_of(path)) {
+    return kvfs::model::cuda::make_random_cuda_model(path, shape->sizes, shape->tied, compute, 0);
+  }
   const kvfs::model::DeviceChoice gpu{.kind = kvfs::model::DeviceChoice::Kind::kCuda};
   KVFS_ASSIGN(const auto card, kvfs::model::read_card(path, compute, gpu, {}));
+  return kvfs::model::load_model(*card, {.device = gpu, .compute = compute});
+}
+
+// Of one generated token: the matrices, and the embedding's table where it is the output's too.
+double weight_bytes(const kvfs::model::ModelInfo& info, const std::string& path) {
+  double parameters = static_cast<double>(info.parameters);
+  if (const auto shape = shape_of(path); shape && !shape->tied) {
+    parameters -= static_cast<double>(shape->sizes.vocab) * shape->sizes.width;
+  }
+  return parameters * static_cast<double>(kvfs::size_of(info.kv_dtype));
+}
+
+kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context, double copy) {
   const auto start = Clock::now();
-  KVFS_ASSIGN(const auto model,
-              kvfs::model::load_model(*card, {.device = gpu, .compute = compute}));
+  KVFS_ASSIGN(const auto model, open(path, compute));
   const double load = seconds_since(start);
   const auto& info = model->info();
-  const std::vector<TokenId> tokens = some_tokens(kContext, info.vocab_size);
+  const auto tokens = some_tokens(static_cast<std::size_t>(tokens_of_context), info.vocab_size);
   std::vector<float> logits(static_cast<std::size_t>(info.vocab_size));
 
   std::vector<double> prefills;
@@ -122,31 +152,30 @@ kvfs::Status run(const std::string& path, Compute compute, double copy) {
     context = model->new_sequence();
     const auto begin = Clock::now();
     KVFS_TRY(model->prefill(*context, tokens, logits));
-    if (i > 0) prefills.push_back(kContext / seconds_since(begin));  // the first warms up
+    if (i > 0) prefills.push_back(tokens_of_context / seconds_since(begin));  // the first warms up
   }
   const auto empty = model->new_sequence();
   KVFS_TRY(decode_rate(*model, *empty, 1, 20));
   KVFS_ASSIGN(const double at_0, decode_rate(*model, *empty, 1, 128));
-  KVFS_ASSIGN(const double at_2048, decode_rate(*model, *context, 1, 128));
+  KVFS_ASSIGN(const double at_end, decode_rate(*model, *context, 1, 128));
   KVFS_ASSIGN(const double sixteen, decode_rate(*model, *context, 16, 64));
 
-  const double weights =
-      static_cast<double>(info.parameters) * static_cast<double>(kvfs::size_of(info.kv_dtype));
-  const double bytes = weights + kContext * static_cast<double>(kv_bytes_per_token(info));
+  const double bytes =
+      weight_bytes(info, path) + tokens_of_context * static_cast<double>(kv_bytes_per_token(info));
   std::printf(
       "{\"model\": \"%s\", \"kernels\": \"%s\", \"device\": \"%s\", \"load_s\": %.2f, "
-      "\"prefill_2048_tok_s\": %.0f, \"decode_0_tok_s\": %.1f, \"decode_2048_tok_s\": %.1f, "
-      "\"decode_2048_batch_16_tok_s\": %.1f, \"copy_gb_s\": %.0f, \"bound_2048_tok_s\": %.0f, "
-      "\"share_of_bound\": %.4f}\n",
-      info.name.c_str(), info.kernel_class.c_str(), info.device.c_str(), load, median(prefills),
-      at_0, at_2048, sixteen, copy / 1e9, copy / bytes, at_2048 / (copy / bytes));
+      "\"context\": %d, \"prefill_tok_s\": %.0f, \"decode_0_tok_s\": %.1f, "
+      "\"decode_tok_s\": %.1f, \"decode_16_forks_tok_s\": %.1f, \"copy_gb_s\": %.0f, "
+      "\"bound_tok_s\": %.0f, \"share_of_bound\": %.4f}\n",
+      info.name.c_str(), info.kernel_class.c_str(), info.device.c_str(), load, tokens_of_context,
+      median(prefills), at_0, at_end, sixteen, copy / 1e9, copy / bytes, at_end / (copy / bytes));
   return {};
 }
 
-kvfs::Status run_modes(const std::string& path, const std::string& mode) {
+kvfs::Status run_modes(const std::string& path, const std::string& mode, int context) {
   KVFS_ASSIGN(const double copy, copy_rate());
-  if (mode != "reference") KVFS_TRY(run(path, Compute::kFast, copy));
-  if (mode != "fast") KVFS_TRY(run(path, Compute::kReference, copy));
+  if (mode != "reference") KVFS_TRY(run(path, Compute::kFast, context, copy));
+  if (mode != "fast") KVFS_TRY(run(path, Compute::kReference, context, copy));
   return {};
 }
 
@@ -155,7 +184,8 @@ kvfs::Status run_modes(const std::string& path, const std::string& mode) {
 int main(int argc, char** argv) {
   const std::string path =
       argc > 1 ? argv[1] : KVFS_DEPS_DIR "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (const auto done = run_modes(path, argc > 2 ? argv[2] : "both"); !done) {
+  const int context = argc > 3 ? std::atoi(argv[3]) : 2048;
+  if (const auto done = run_modes(path, argc > 2 ? argv[2] : "both", context); !done) {
     std::fprintf(stderr, "bench_cuda_model: %s\n", done.error().message().c_str());
     return 1;
   }
