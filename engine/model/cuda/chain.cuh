@@ -32,21 +32,13 @@ __device__ __forceinline__ void let_next_begin() {
 template <auto kKernel, class... Arguments>
 cudaError_t launch_chained(dim3 grid, unsigned threads, std::size_t shared, cudaStream_t stream,
                            Arguments... arguments) {
-  static bool chains = false;
-  static const cudaError_t prepared = [&] {
-    cudaFuncAttributes attributes{};
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
-    chains = attributes.binaryVersion >= 90;
-    return error;
-  }();
-  if (prepared != cudaSuccess) return prepared;
-  static std::size_t most_shared = 48 * 1024;
-  if (shared > most_shared) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (error != cudaSuccess) return error;
-    most_shared = shared;
+  cudaFuncAttributes attributes{};
+  cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
+  if (error == cudaSuccess && shared > 48 * 1024) {
+    error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared));
   }
+  if (error != cudaSuccess) return error;
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -56,7 +48,7 @@ cudaError_t launch_chained(dim3 grid, unsigned threads, std::size_t shared, cuda
   config.dynamicSmemBytes = shared;
   config.stream = stream;
   config.attrs = &overlap;
-  config.numAttrs = chains ? 1 : 0;
+  config.numAttrs = attributes.binaryVersion >= 90 ? 1 : 0;
   return cudaLaunchKernelEx(&config, kKernel, arguments...);
 }
 

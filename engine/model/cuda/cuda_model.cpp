@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <string>
 
+#include "engine/model/cuda/decode.h"
 #include "engine/model/cuda/forward.h"
 #include "engine/model/device.h"
 #include "engine/model/families/family.h"
@@ -205,6 +206,9 @@ Status check_kernels_know(const std::string& what, const Architecture& model,
   } else if (config.heads / config.kv_heads > kMostGroup) {
     why = std::to_string(config.heads / config.kv_heads) +
           " query heads share a key head, the CUDA kernels know " + std::to_string(kMostGroup);
+  } else if (config.width % kTileOutputs != 0 || config.ffn_width % (kTileOutputs / 2) != 0) {
+    why = "its widths are " + std::to_string(config.width) + " and " +
+          std::to_string(config.ffn_width) + ", the CUDA kernels know multiples of 16 and 8";
   } else if (device.major < 8) {
     why = std::string(device.name) + " is of compute capability " + std::to_string(device.major) +
           "." + std::to_string(device.minor) + ", 8.0 is the oldest that works";

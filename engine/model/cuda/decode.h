@@ -21,12 +21,9 @@ namespace kvfs::model::cuda {
 inline constexpr int kTileOutputs = 16;  // of one block of a product
 inline constexpr int kPageTokens = 256;  // keys whose partial attention is one fixed sum
 
-enum class WeightKind : std::uint8_t { kBf16 };
-
 // [outputs][inputs]; inputs % 8 == 0.
 struct Matrix {
-  WeightKind kind;
-  const void* data;
+  const __nv_bfloat16* data;
   int outputs;
   int inputs;
 };
@@ -85,10 +82,13 @@ constexpr std::size_t attention_scratch_floats(int rows, const HeadShape& shape,
 }
 
 // Turns q and k, stores the new k and v in their pages, and attends: out[r][heads · width] bf16.
-// qkv [rows][(heads + 2·kv_heads) · width]; a row has
-// room.single or room.shared entries in work for each of its pages.
+// qkv [rows][(heads + 2·kv_heads) · width]; work lists every page of every row once.
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
                    const PageWork* work, WorkRoom room, HeadShape shape, KvPlace kv,
                    AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream);
+
+// Its second half: the pages of each head in scratch, put together.
+cudaError_t join_pages(const StepRows& step, HeadShape shape, AttentionScratch scratch,
+                       __nv_bfloat16* out, cudaStream_t stream);
 
 }  // namespace kvfs::model::cuda

@@ -7,7 +7,7 @@
 //   K, V [128][width] ─ cp.async, before the queries are known ─┐
 //   q turned and scaled ─ shared memory ─ mma → scores [16 × 32] a warp
 //   the greatest so far → weights ─ mma → sums [16 × width] a warp
-//   the four warps' added in order → scratch; a second kernel joins a head's pages
+//   the four warps' added in order → scratch; decode_join.cu joins a head's pages
 //
 // The page that holds the new position turns the new key, stores key and value, and uses what it
 // stored. A query's arithmetic depends on its own vector and keys alone: it is a row of the tensor
@@ -19,7 +19,6 @@
 namespace kvfs::model::cuda {
 namespace {
 
-constexpr int kJoinThreads = 128;
 constexpr unsigned kAll = 0xffffffffU;
 
 // Shared memory, in bytes. Sums of the warps, [tiles][warps][queries][kPitch] floats, lie over the
@@ -45,7 +44,6 @@ struct Task {
   HeadShape shape;
   KvPlace kv;
   AttentionScratch scratch;
-  __nv_bfloat16* out;
 
   __device__ int group() const { return shape.heads / shape.kv_heads; }
   __device__ std::int64_t qkv_width() const {
@@ -264,10 +262,14 @@ __device__ __forceinline__ void put_partial(const Task& task, const Place& place
   }
 }
 
+// That fit a multiprocessor, as the registers must allow.
 template <int kWidth, int kTiles>
-__global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles > 1     ? 1
-                                                           : kWidth == 64 ? 3
-                                                                          : 2)
+constexpr int kBlocks = kTiles > 1     ? 1
+                        : kWidth == 64 ? 3
+                                       : 2;
+
+template <int kWidth, int kTiles>
+__global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kBlocks<kWidth, kTiles>)
     attend_kernel(const Task task, int first_work) {
   using Here = Layout<kWidth, kTiles>;
   constexpr int kThreads = 32 * kKeyWarps * kTiles;
@@ -364,82 +366,6 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kTiles > 1     ? 1
   }
 }
 
-// Joins a head's pages: a block a head and row. A thread adds four dimensions over one of kRuns
-// equal runs of pages, ascending; the runs are added in order.
-template <int kWidth>
-__global__ void __launch_bounds__(kJoinThreads) join_kernel(const Task task) {
-  constexpr int kQuads = kWidth / 4;
-  constexpr int kRuns = kJoinThreads / kQuads;
-  constexpr int kBatch = 8;  // pages whose loads are in flight
-  constexpr int kWarps = kJoinThreads / 32;
-  __shared__ float greatest[kWarps];
-  __shared__ float4 values[kRuns][kQuads];
-  __shared__ float totals[kRuns];
-  const int thread = static_cast<int>(threadIdx.x);
-  const int head = static_cast<int>(blockIdx.x);
-  const int row = static_cast<int>(blockIdx.y);
-  const int quad = thread % kQuads;
-  const int run = thread / kQuads;
-  const int pages = task.places[row].position / kPageTokens + 1;
-  const int a_run = (pages + kRuns - 1) / kRuns;
-  const int end = min(pages, (run + 1) * a_run);
-  const std::int64_t slot = task.slot(row, head);
-  const float2* sums = task.scratch.sums + slot;
-  const float* from = task.scratch.values + slot * kWidth + quad * 4;
-  wait_for_previous();
-  let_next_begin();
-
-  float4 v[kBatch];
-  float2 of[kBatch];
-  const auto load = [&](int begin) {
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      const std::int64_t page = min(begin + j, pages - 1);
-      v[j] = __ldcg(reinterpret_cast<const float4*>(from + page * kWidth));
-      of[j] = __ldcg(&sums[page]);
-    }
-  };
-  load(run * a_run);
-  float most = -INFINITY;
-  for (int page = thread; page < pages; page += kJoinThreads) {
-    most = fmaxf(most, __ldcg(&sums[page]).x);
-  }
-  for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(kAll, most, d));
-  if (thread % 32 == 0) greatest[thread / 32] = most;
-  __syncthreads();
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) most = fmaxf(most, greatest[w]);
-
-  float4 value{0.0F, 0.0F, 0.0F, 0.0F};
-  float total = 0.0F;
-  for (int begin = run * a_run; begin < end; begin += kBatch) {
-    if (begin > run * a_run) load(begin);
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      const float weight = begin + j < end ? exp2f(of[j].x - most) : 0.0F;
-      total = fmaf(of[j].y, weight, total);
-      value.x = fmaf(v[j].x, weight, value.x);
-      value.y = fmaf(v[j].y, weight, value.y);
-      value.z = fmaf(v[j].z, weight, value.z);
-      value.w = fmaf(v[j].w, weight, value.w);
-    }
-  }
-  values[run][quad] = value;
-  if (quad == 0) totals[run] = total;
-  __syncthreads();
-  if (run != 0) return;
-#pragma unroll
-  for (int r = 1; r < kRuns; ++r) {
-    const float4 more = values[r][quad];
-    value.x += more.x, value.y += more.y, value.z += more.z, value.w += more.w;
-    total += totals[r];
-  }
-  *reinterpret_cast<uint2*>(task.out + (std::int64_t{row} * task.shape.heads + head) * kWidth +
-                            quad * 4) = {
-      pack(__fdividef(value.x, total), __fdividef(value.y, total)),
-      pack(__fdividef(value.z, total), __fdividef(value.w, total))};
-}
-
 template <int kWidth, int kTiles>
 cudaError_t launch_pages(const Task& task, int first, int count, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
@@ -451,15 +377,10 @@ cudaError_t launch_pages(const Task& task, int first, int count, cudaStream_t st
 // A page of many queries takes a block of four tiles; one row's, whose queries are few, a small
 // one.
 template <int kWidth>
-cudaError_t launch(const Task& task, int rows, const WorkRoom& room, cudaStream_t stream) {
-  cudaError_t error = launch_pages<kWidth, 4>(task, 0, room.shared, stream);
-  if (error == cudaSuccess) {
-    error = launch_pages<kWidth, 1>(task, room.shared, room.single, stream);
-  }
+cudaError_t launch(const Task& task, const WorkRoom& room, cudaStream_t stream) {
+  const cudaError_t error = launch_pages<kWidth, 4>(task, 0, room.shared, stream);
   if (error != cudaSuccess) return error;
-  return launch_chained<join_kernel<kWidth>>(
-      dim3(static_cast<unsigned>(task.shape.heads), static_cast<unsigned>(rows)), kJoinThreads, 0,
-      stream, task);
+  return launch_pages<kWidth, 1>(task, room.shared, room.single, stream);
 }
 
 }  // namespace
@@ -467,9 +388,10 @@ cudaError_t launch(const Task& task, int rows, const WorkRoom& room, cudaStream_
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
                    const PageWork* work, WorkRoom room, HeadShape shape, KvPlace kv,
                    AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream) {
-  const Task task{qkv, turns, step.places, work, shape, kv, scratch, out};
-  return shape.width == 64 ? launch<64>(task, step.rows, room, stream)
-                           : launch<128>(task, step.rows, room, stream);
+  const Task task{qkv, turns, step.places, work, shape, kv, scratch};
+  const cudaError_t error =
+      shape.width == 64 ? launch<64>(task, room, stream) : launch<128>(task, room, stream);
+  return error == cudaSuccess ? join_pages(step, shape, scratch, out, stream) : error;
 }
 
 }  // namespace kvfs::model::cuda

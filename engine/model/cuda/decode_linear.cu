@@ -291,21 +291,20 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
   await_copies<0>();
 }
 
+// 1 where that cannot be known: right, if slow.
 int multiprocessors() {
-  static const int count = [] {
-    int device = 0;
-    int out = 0;
-    cudaGetDevice(&device);
+  int device = 0;
+  int out = 1;
+  if (cudaGetDevice(&device) == cudaSuccess) {
     cudaDeviceGetAttribute(&out, cudaDevAttrMultiProcessorCount, device);
-    return out;
-  }();
-  return count;
+  }
+  return out;
 }
 
 template <class Epilogue>
 cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
                    const Epilogue& epilogue, cudaStream_t stream) {
-  const Product p{static_cast<const __nv_bfloat16*>(w.data), x, rows, w.outputs, w.inputs, tiles};
+  const Product p{w.data, x, rows, w.outputs, w.inputs, tiles};
   const auto with = [&]<int kRows>() {
     using S = Shape<kRows>;
     const int units = (tiles + S::kTiles - 1) / S::kTiles;

@@ -21,7 +21,7 @@ T* data(const at::Tensor& tensor) {
 }
 
 Matrix matrix(const at::Tensor& tensor) {
-  return {WeightKind::kBf16, tensor.const_data_ptr(), static_cast<int>(tensor.size(0)),
+  return {data<__nv_bfloat16>(tensor), static_cast<int>(tensor.size(0)),
           static_cast<int>(tensor.size(1))};
 }
 

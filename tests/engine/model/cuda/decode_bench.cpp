@@ -85,7 +85,7 @@ class Memory {
   }
   Matrix matrix(int outputs, int inputs) {
     const auto count = static_cast<std::size_t>(outputs) * static_cast<std::size_t>(inputs);
-    return {WeightKind::kBf16, noise(count), outputs, inputs};
+    return {noise(count), outputs, inputs};
   }
 
  private:
@@ -103,7 +103,7 @@ DecodeWeights random_weights(const LlamaSizes& s, Memory& memory) {
   }
   DecodeWeights out{
       s, nullptr, ones(s.width), memory.copy(frequencies), memory.matrix(s.vocab, s.width), {}};
-  out.embedding = static_cast<const bf16*>(out.output.data);
+  out.embedding = out.output.data;
   const int heads = s.heads * s.head_width;
   for (int i = 0; i < s.layers; ++i) {
     out.layers.push_back(

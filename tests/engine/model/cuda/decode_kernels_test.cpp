@@ -88,8 +88,8 @@ TEST_F(CudaDecode, ProjectMultipliesWhatWasNormed) {
     const DeviceArray<bf16> x(in.x);
     const DeviceArray<float> squares(in.squares);
     const DeviceArray<float> y(expected.size());
-    must(project({WeightKind::kBf16, weights.get(), ragged, inputs}, {x.get(), squares.get()},
-                 kEpsilon, rows, y.get(), nullptr));
+    must(project({weights.get(), ragged, inputs}, {x.get(), squares.get()}, kEpsilon, rows, y.get(),
+                 nullptr));
     expect_close(y.host(), expected);
   }
 }
@@ -113,8 +113,8 @@ TEST_F(CudaDecode, GateMultipliesUpByItsGate) {
     const DeviceArray<bf16> x(in.x);
     const DeviceArray<float> squares(in.squares);
     const DeviceArray<bf16> out(expected.size());
-    must(gate({WeightKind::kBf16, weights.get(), outputs, inputs}, {x.get(), squares.get()},
-              kEpsilon, rows, out.get(), nullptr));
+    must(gate({weights.get(), outputs, inputs}, {x.get(), squares.get()}, kEpsilon, rows, out.get(),
+              nullptr));
     expect_close(out.host(), expected);
   }
 }
@@ -145,8 +145,8 @@ TEST_F(CudaDecode, AddProductAddsAndPreparesTheNextNorm) {
     const DeviceArray<float> norm_weight(norm);
     const DeviceArray<bf16> next(weighted.size());
     const DeviceArray<float> next_squares(squares.size());
-    must(add_product({WeightKind::kBf16, weights.get(), outputs, inputs}, in.get(), rows,
-                     residual.get(), norm_weight.get(), {next.get(), next_squares.get()}, nullptr));
+    must(add_product({weights.get(), outputs, inputs}, in.get(), rows, residual.get(),
+                     norm_weight.get(), {next.get(), next_squares.get()}, nullptr));
     expect_close(residual.host(), sums);
     expect_close(next.host(), weighted);
     expect_close(next_squares.host(), squares);
@@ -157,7 +157,7 @@ TEST_F(CudaDecode, ARowOfAProductDoesNotDependOnItsCompany) {
   const int outputs = 4096;
   const int inputs = 1536;
   const DeviceArray<bf16> w(normal(static_cast<std::size_t>(outputs * inputs), 0.05F));
-  const Matrix matrix{WeightKind::kBf16, w.get(), outputs, inputs};
+  const Matrix matrix{w.get(), outputs, inputs};
   const Normed in = normed(kMaxBatch, inputs);
   const DeviceArray<bf16> x(in.x);
   const DeviceArray<float> squares(in.squares);
