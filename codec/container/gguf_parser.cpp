@@ -14,6 +14,7 @@ constexpr std::uint32_t kMagic = 0x46554747;          // "GGUF"
 constexpr std::uint32_t kSwappedMagic = 0x47475546;   // of a big-endian file
 constexpr std::uint64_t kKeyBytes = 65535;            // the format's limit
 constexpr std::uint64_t kStringBytes = 16 << 20;      // a chat template, say; they are copied
+constexpr std::uint64_t kElementBytes = 1 << 20;      // a token, a merge
 constexpr std::uint64_t kArrayElements = 1ULL << 24;  // 32 times the largest vocabulary known
 constexpr std::uint64_t kSmallestKey = 8 + 4 + 1;     // length, kind, one byte of value
 constexpr std::uint64_t kSmallestTensor = 8 + 4 + 8 + 4 + 8;  // length, rank, one dim, type, offset
@@ -270,8 +271,7 @@ Status GgufParser::array_of_booleans(GgufArray& out, std::uint64_t count) {
 Status GgufParser::array_of_strings(GgufArray& out, std::uint64_t count) {
   out.strings.reserve(count);  // 32 bytes for the 8 that each has in the file at least
   for (std::uint64_t i = 0; i < count; ++i) {
-    KVFS_ASSIGN(const auto element,
-                text("array element", std::numeric_limits<std::uint64_t>::max()));
+    KVFS_ASSIGN(const auto element, text("array element", kElementBytes));
     out.strings.emplace_back(element);
   }
   return {};

@@ -118,7 +118,14 @@ const Hostile kMetadata[] = {
     {"ArrayOfStringsIsHuge", kCorrupt, "metadata key 'list', array length", "do not fit",
      [](auto& w) { one_key(w).key("list", 9).array(8, kHuge).data(100); }},
     {"StringInArrayLies", kCorrupt, "metadata key 'list', array element", "but the file has",
-     [](auto& w) { one_key(w).key("list", 9).array(8, 2).text("a").number(kHuge).data(9); }},
+     [](auto& w) {
+       one_key(w).key("list", 9).array(8, 2).text("a").number(std::uint64_t{1000}).data(9);
+     }},
+    {"StringInArrayIsOfAMiB", kCorrupt, "metadata key 'list', array element", "at most 1048576",
+     [](auto& w) {
+       constexpr std::uint64_t length = (std::uint64_t{1} << 20) + 1;
+       one_key(w).key("list", 9).array(8, 1).number(length).data(length);
+     }},
     {"ArrayElementsCutShort", kCorrupt, "metadata key 'list', array element", "the file ends",
      [](auto& w) { one_key(w).key("list", 9).array(8, 2).text("abcdefgh"); }},
     {"ArrayOfArrays", kUnsupported, "metadata key 'list', array kind", "array of arrays",
