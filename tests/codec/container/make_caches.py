@@ -105,7 +105,8 @@ def caches(folder):
 
 
 def dicts():
-    save_torch("dict_kv.pt", {"input_ids": IDS, "positions": torch.tensor([0, 4, 5]), "kv": pairs()})
+    save_torch("dict_kv.pt", {"input_ids": torch.arange(7, 13)[None], "kv": pairs(),
+                              "positions": torch.tensor([0, 4, 5])})
     data = pickle.dumps({"input_ids": [7, 8, 9], "past_key_values": cache_of_5(torch.bfloat16)})
     (OUT / "dict_past_key_values.pkl.gz").write_bytes(gzip.compress(data, mtime=0))
     # As generate() leaves it: the last token has no keys yet.
@@ -130,6 +131,7 @@ def refused():
     save_torch("lengths_differ.pt", [pairs()[0], tuple(t[:, :, :2] for t in pairs()[1])])
     save_torch("double.pt", pairs(torch.float64))
     save_torch("empty.pt", transformers.DynamicCache())
+    save_pickle("too_few_ids.pkl", {"kv": pairs(), "input_ids": [7, 8]})
     save_torch("no_cache.pt", {"weight": torch.zeros(3), "input_ids": IDS})
 
     class Evil:
