@@ -128,10 +128,16 @@ def templates():
         yield path.stem, path.read_bytes()
 
 
+def caches():
+    for path in sorted((TESTS / "codec/container/caches").iterdir()):
+        yield path.name, path.read_bytes()
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     for target, seeds in {"gguf": ggufs, "safetensors": safetensors, "config": configs,
-                          "tokenizer_json": tokenizers, "chat_template": templates}.items():
+                          "tokenizer_json": tokenizers, "chat_template": templates,
+                          "cache_import": caches}.items():
         folder = out / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in seeds():

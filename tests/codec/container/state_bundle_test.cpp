@@ -1,0 +1,196 @@
+#include "codec/container/state_bundle.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "codec/container/cache_import.h"
+#include "codec/container/mapped_file.h"
+#include "codec/container/safetensors.h"
+#include "codec/container/zip_file.h"
+#include "tests/codec/container/cache_files.h"
+
+namespace kvfs::container {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// Two layers of two heads, keys 4 and values 8 wide, that count their elements, as floats.
+BundleSpec small_spec() {
+  BundleSpec spec;
+  spec.dtype = DType::kF32;
+  spec.layers = {{2, 3, 4, 8}, {2, 3, 4, 8}};
+  spec.tokens = {7, 8, -1};
+  spec.positions = {{0, 1, 2}};
+  spec.state = {{"model", "tiny"}, {"origin", "computed"}};
+  return spec;
+}
+
+Status counting_tensor(std::size_t layer, KvHalf half, std::uint64_t offset, MutableByteSpan out) {
+  const std::size_t begin = 100 * layer + (half == KvHalf::kValue ? 50 : 0);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto element = static_cast<float>(begin + (offset + i) / 4);
+    out[i] = reinterpret_cast<const std::uint8_t*>(&element)[(offset + i) % 4];
+  }
+  return {};
+}
+
+Bytes whole_of(const StateBundle& bundle) {
+  Bytes out(bundle.size());
+  const auto count = bundle.read(0, out, counting_tensor);
+  EXPECT_TRUE(count && *count == out.size());
+  return out;
+}
+
+Bytes made(const BundleSpec& spec, BundleFormat format) {
+  const auto bundle = StateBundle::make(spec, format);
+  EXPECT_TRUE(bundle) << bundle.error().message();
+  const Bytes bytes = whole_of(*bundle);
+  // For a look at them by torch and safetensors: read_bundles.py.
+  if (const char* folder = std::getenv("KVFS_KEEP_BUNDLES")) {
+    const std::string name = spec.positions.size() == 1 ? "one" : "by_layer";
+    std::ofstream(folder + ("/" + name) + (format == BundleFormat::kPt ? ".pt" : ".safetensors"),
+                  std::ios::binary)
+        << as_text(bytes);
+  }
+  return bytes;
+}
+
+TEST(StateBundle, APtIsReadBackAsItWasWritten) {
+  const Bytes bytes = made(small_spec(), BundleFormat::kPt);
+  const auto import = CacheImport::read(bytes, 0);
+  ASSERT_TRUE(import) << import.error().message();
+  const ImportedCache& cache = (*import)->cache();
+  EXPECT_THAT(cache.tokens, ElementsAre(7, 8, -1));
+  EXPECT_THAT(cache.positions, ElementsAre(ElementsAre(0, 1, 2)));
+  ASSERT_EQ(cache.layers.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_THAT(cache.layers[i].key.shape, ElementsAre(2, 3, 4));
+    EXPECT_THAT(cache.layers[i].value.shape, ElementsAre(2, 3, 8));
+    EXPECT_EQ(floats_of(cache.layers[i].key), counting(100 * i, 24));
+    EXPECT_EQ(floats_of(cache.layers[i].value), counting(100 * i + 50, 48));
+  }
+}
+
+TEST(StateBundle, LayersOfAPrunedStateKeepTheirOwnPositions) {
+  BundleSpec spec = small_spec();
+  spec.layers[1].tokens = 2;
+  spec.positions = {{0, 1, 2}, {0, 2}};
+  const Bytes bytes = made(spec, BundleFormat::kPt);
+  const auto import = CacheImport::read(bytes, 0);
+  ASSERT_TRUE(import) << import.error().message();
+  EXPECT_EQ((*import)->cache().positions, spec.positions);
+  EXPECT_THAT((*import)->cache().layers[1].key.shape, ElementsAre(2, 2, 4));
+  made(spec, BundleFormat::kSafetensors);
+}
+
+TEST(StateBundle, AnyRangeIsThatOfTheWhole) {
+  for (const BundleFormat format : {BundleFormat::kPt, BundleFormat::kSafetensors}) {
+    const auto bundle = StateBundle::make(small_spec(), format);
+    ASSERT_TRUE(bundle) << bundle.error().message();
+    const Bytes whole = whole_of(*bundle);
+    for (std::size_t offset = 0; offset <= whole.size() + 1; offset += 7) {
+      for (const std::size_t size : {1U, 63U, 500U}) {
+        Bytes part(size);
+        const auto count = bundle->read(offset, part, counting_tensor);
+        ASSERT_TRUE(count) << count.error().message();
+        const std::size_t due = offset >= whole.size() ? 0 : std::min(size, whole.size() - offset);
+        ASSERT_EQ(*count, due);
+        EXPECT_TRUE(std::equal(
+            part.begin(), part.begin() + static_cast<std::ptrdiff_t>(due),
+            whole.begin() + static_cast<std::ptrdiff_t>(std::min(offset, whole.size()))));
+      }
+    }
+  }
+}
+
+TEST(StateBundle, DataOfAPtBeginAtMultiplesOf64) {
+  const Bytes bytes = made(small_spec(), BundleFormat::kPt);
+  auto zip = ZipFile::open(bytes);
+  ASSERT_TRUE(zip) << zip.error().message();
+  for (const auto& [name, entry] : zip->entries()) {
+    const auto data = zip->bytes_of(name);
+    ASSERT_TRUE(data) << data.error().message();
+    EXPECT_EQ((data->data() - bytes.data()) % 64, 0) << name;
+  }
+}
+
+TEST(StateBundle, ASafetensorsHasEveryTensorAndTheStateAsMetadata) {
+  const Bytes bytes = made(small_spec(), BundleFormat::kSafetensors);
+  const auto header = parse_safetensors_header(bytes, bytes.size());
+  ASSERT_TRUE(header) << header.error().message();
+  EXPECT_EQ(header->metadata, small_spec().state);
+  std::vector<std::string> names;
+  for (const TensorEntry& tensor : header->tensors) names.push_back(tensor.name);
+  EXPECT_THAT(names, ElementsAre("input_ids", "positions", "layers.0.key", "layers.0.value",
+                                 "layers.1.key", "layers.1.value"));
+  const TensorEntry& last = header->tensors.back();
+  const ByteSpan data = ByteSpan(bytes).subspan(header->data_offset + last.begin);
+  EXPECT_EQ(floats_of({DType::kF32, last.shape, data}), counting(150, 48));
+}
+
+// 12 GB of keys as a hole: all that is not tensors lies in the last, and around each, megabyte.
+TEST(StateBundle, BeyondFourGigabytesSizesAndOffsetsAreRight) {
+  BundleSpec spec = small_spec();
+  spec.layers = {{2, 3, 250'000'000, 8}, {2, 3, 250'000'000, 8}};
+  const auto bundle = StateBundle::make(spec, BundleFormat::kPt);
+  ASSERT_TRUE(bundle) << bundle.error().message();
+  constexpr std::uint64_t kKeys = 2 * 3 * 4 * std::uint64_t{250'000'000};
+  EXPECT_GT(bundle->size(), 2 * kKeys);
+  const char* folder = std::getenv("KVFS_KEEP_BUNDLES");
+  const std::filesystem::path path =
+      (folder != nullptr ? std::string(folder) : testing::TempDir()) + "/huge.pt";
+  {
+    std::ofstream file(path, std::ios::binary);
+    for (const std::uint64_t at :
+         {std::uint64_t{0}, kKeys - (1 << 20), bundle->size() - (1 << 20)}) {
+      Bytes part(2 << 20);
+      const auto count = bundle->read(at, part, counting_tensor);
+      ASSERT_TRUE(count) << count.error().message();
+      file.seekp(static_cast<std::streamoff>(at));
+      file << as_text(ByteSpan(part).first(*count));
+    }
+  }
+  ASSERT_EQ(std::filesystem::file_size(path), bundle->size());
+  const auto file = MappedFile::open(path, "bundle");
+  ASSERT_TRUE(file) << file.error().message();
+  const auto import = CacheImport::read(file->bytes(), 0);
+  ASSERT_TRUE(import) << import.error().message();
+  const std::vector<ImportedLayer>& layers = (*import)->cache().layers;
+  ASSERT_EQ(layers.size(), 2U);
+  EXPECT_EQ(layers[1].key.bytes.size(), kKeys);
+  EXPECT_EQ(floats_of(layers[0].value), counting(50, 48));
+  EXPECT_EQ(floats_of(layers[1].value), counting(150, 48));
+  if (folder == nullptr) std::filesystem::remove(path);
+}
+
+TEST(StateBundle, SpecsThatDoNotFitAreRefused) {
+  BundleSpec none = small_spec();
+  none.layers.clear();
+  EXPECT_FALSE(StateBundle::make(none, BundleFormat::kPt));
+  BundleSpec whole = small_spec();
+  whole.dtype = DType::kI32;
+  EXPECT_FALSE(StateBundle::make(whole, BundleFormat::kPt));
+  BundleSpec short_of = small_spec();
+  short_of.positions = {{0, 1}};
+  const auto bundle = StateBundle::make(short_of, BundleFormat::kPt);
+  ASSERT_FALSE(bundle);
+  EXPECT_THAT(bundle.error().why, HasSubstr("2 positions, 3 tokens"));
+}
+
+TEST(StateBundle, AFailureToReadATensorIsPassedOn) {
+  const auto bundle = StateBundle::make(small_spec(), BundleFormat::kPt);
+  Bytes out(bundle->size());
+  const auto count = bundle->read(0, out, [](auto, auto, auto, auto) -> Status {
+    return fail(ErrorCode::kIo, "chunk", "gone");
+  });
+  ASSERT_FALSE(count);
+  EXPECT_EQ(count.error().code, ErrorCode::kIo);
+}
+
+}  // namespace
+}  // namespace kvfs::container
