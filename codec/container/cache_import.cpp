@@ -198,6 +198,11 @@ Result<std::unique_ptr<CacheImport>> CacheImport::read(ByteSpan file, std::uint6
       return out;
     }
   }
+  if (is_safetensors(file)) {
+    KVFS_ASSIGN(parts, cache_in_safetensors(file));
+    KVFS_ASSIGN(out->cache_, checked_cache(std::move(parts)));
+    return out;
+  }
   KVFS_ASSIGN(out->torch_, TorchFile::open(file));
   KVFS_ASSIGN(parts, cache_in_tree(*out->torch_));
   KVFS_ASSIGN(out->cache_, checked_cache(std::move(parts)));

@@ -24,6 +24,8 @@ inline tl::unexpected<Error> refuse_cache(std::string what, std::string why, std
 
 Result<CacheParts> cache_in_tree(TorchFile& file);
 Result<CacheParts> cache_in_npz(ZipFile& zip);
+bool is_safetensors(ByteSpan file);
+Result<CacheParts> cache_in_safetensors(ByteSpan file);
 Result<ImportedCache> checked_cache(CacheParts parts);
 
 // A tensor of int32 or int64, [n] or [1, n].

@@ -60,8 +60,12 @@ Bytes made(const BundleSpec& spec, BundleFormat format) {
   return bytes;
 }
 
-TEST(StateBundle, APtIsReadBackAsItWasWritten) {
-  const Bytes bytes = made(small_spec(), BundleFormat::kPt);
+class EitherBundle : public testing::TestWithParam<BundleFormat> {};
+INSTANTIATE_TEST_SUITE_P(Formats, EitherBundle,
+                         testing::Values(BundleFormat::kPt, BundleFormat::kSafetensors));
+
+TEST_P(EitherBundle, IsReadBackAsItWasWritten) {
+  const Bytes bytes = made(small_spec(), GetParam());
   const auto import = CacheImport::read(bytes, 0);
   ASSERT_TRUE(import) << import.error().message();
   const ImportedCache& cache = (*import)->cache();
@@ -76,16 +80,15 @@ TEST(StateBundle, APtIsReadBackAsItWasWritten) {
   }
 }
 
-TEST(StateBundle, LayersOfAPrunedStateKeepTheirOwnPositions) {
+TEST_P(EitherBundle, KeepsThePositionsOfEachLayerOfAPrunedState) {
   BundleSpec spec = small_spec();
   spec.layers[1].tokens = 2;
   spec.positions = {{0, 1, 2}, {0, 2}};
-  const Bytes bytes = made(spec, BundleFormat::kPt);
+  const Bytes bytes = made(spec, GetParam());
   const auto import = CacheImport::read(bytes, 0);
   ASSERT_TRUE(import) << import.error().message();
   EXPECT_EQ((*import)->cache().positions, spec.positions);
   EXPECT_THAT((*import)->cache().layers[1].key.shape, ElementsAre(2, 2, 4));
-  made(spec, BundleFormat::kSafetensors);
 }
 
 TEST(StateBundle, AnyRangeIsThatOfTheWhole) {
