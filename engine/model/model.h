@@ -22,6 +22,8 @@
 #include "codec/base/dtype.h"
 #include "codec/base/ids.h"
 #include "codec/base/kv.h"
+#include "codec/base/result.h"
+#include "engine/prune/observation.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
@@ -91,19 +93,38 @@ class Model {
   // to the beginning of a block, and end is neither.
   virtual Status truncate(Sequence& sequence, Position end) = 0;
 
-  // KV of one layer in block (positions block·256 …), all heads, as plain bytes.
+  // Keeps these of each head's entries only and frees the others' memory, but for what forks still
+  // hold. Positions and next_pos stay. After kTooLarge (old and new are held for a moment), kInvalid
+  // and kUnsupported (a model with convolutions) the sequence is as before.
+  virtual Status prune(Sequence& sequence, const prune::Kept& kept) {
+    (void)sequence, (void)kept;
+    return fail(ErrorCode::kUnsupported, "prune a sequence", "this device cannot do that yet",
+                "load the model on the CPU");
+  }
+  // Where a layer's entries lie, by KV head, ascending: what prune's indices point into.
+  virtual Result<std::vector<std::vector<Position>>> positions(const Sequence& sequence,
+                                                               std::uint16_t layer) {
+    (void)sequence, (void)layer;
+    return fail(ErrorCode::kUnsupported, "list a sequence's entries",
+                "this device cannot do that yet", "load the model on the CPU");
+  }
+
+  // KV of one layer in block (positions block·256 …), all heads, as plain bytes: a piece for each
+  // run of heads with the same positions, none for heads that hold nothing there.
   virtual Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer,
                                               std::int32_t block) = 0;
   // Puts back what kv_out gave, layer by layer, blocks in ascending order; call
-  // set_next_pos once all layers of all blocks are in. kUnsupported: a layout this model's kernels
-  // cannot attend to.
+  // set_next_pos once all layers of all blocks are in. What lacks is kInvalid there, as far as it can
+  // be known: of a pruned block only the caller knows what it held. kUnsupported: a layout this
+  // model's kernels cannot attend to.
   virtual Status kv_in(Sequence& sequence, const KvPiece& piece) = 0;
   virtual Status set_next_pos(Sequence& sequence, Position next_pos) = 0;
-  // Makes room for KV before position end, ahead of kv_in. True: until set_next_pos, any threads may
-  // call kv_in on this sequence at once, each piece of another layer, head or block, in any order,
-  // while the engine thread goes on with other sequences. kTooLarge.
-  virtual Result<bool> kv_room(Sequence& sequence, Position end) {
-    (void)sequence, (void)end;
+  // Makes room for KV before position end, ahead of kv_in; gaps: for pruned KV, of whose blocks some
+  // heads, or all, may hold some positions or none. True: until set_next_pos, any threads may call
+  // kv_in on this sequence at once, each piece of another layer, head or block, in any order, while
+  // the engine thread goes on with other sequences. kTooLarge; kUnsupported: no gaps in this model.
+  virtual Result<bool> kv_room(Sequence& sequence, Position end, bool gaps = false) {
+    (void)sequence, (void)end, (void)gaps;
     return false;
   }
 

@@ -30,7 +30,7 @@ int together(const std::vector<RowRun>& runs, std::size_t first, int page,
 Attention::Attention(const Kernels& kernels, int heads, const PageShape& shape, int threads)
     : kernels_(kernels), heads_(heads), group_(heads / shape.kv_heads), shape_(shape) {
   for (int i = 0; i < threads; ++i) {
-    scores_.emplace_back(static_cast<std::size_t>(kAttendPositions * group_ * kPage));
+    scores_.emplace_back(static_cast<std::size_t>(kAttendPositions * group_ * kAttendScores));
     for (std::vector<Partial>* partials : {&whole_, &page_})
       partials->emplace_back().fit(kAttendPositions * group_, shape_.width);
   }
@@ -64,7 +64,28 @@ void Attention::attend(int layer, const AttentionRule& rule, const std::vector<R
 void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, int page,
                             float* scores, PartialRows to) const {
   const Page& at = run.sequence->page(page);
+  if (at.sparse() && task.rule.window > 0 && run.count > 1) {
+    // Neighbouring positions' windows need not begin at neighbouring entries.
+    for (int row = 0; row < run.count; ++row) {
+      const int done = row * group_;
+      attend_page(task, {run.sequence, run.first_row + row, 1, run.first_pos + row}, kv_head, page,
+                  scores, {to.maxima + done, to.sums + done, to.outputs + done * shape_.width});
+    }
+    return;
+  }
   const int before = page * kPage;
+  const Page::Head head = at.head(task.layer, kv_head);
+  const int skipped = head.first / kPanel * kPanel;  // slots of the store, in whole tiles
+  const int first = head.first - skipped;
+  const auto bytes = static_cast<std::size_t>(skipped) * size_of(shape_.dtype);
+  const auto slot_of = [&](Position pos) {
+    return first + at.before(task.layer, kv_head, pos - before);
+  };
+  int first_seen = -kAttendPositions;
+  if (task.rule.window > 0) {
+    first_seen = run.first_pos - task.rule.window + 1 - before;
+    if (at.sparse()) first_seen = slot_of(first_seen + before);
+  }
   const AttendPage attend{
       .queries = task.queries + static_cast<std::size_t>(run.first_row) * task.stride +
                  static_cast<std::size_t>(kv_head * group_ * shape_.width),
@@ -72,11 +93,13 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
       .positions = run.count,
       .heads = group_,
       .width = shape_.width,
-      .keys = at.keys(task.layer, kv_head),
-      .values = at.values(task.layer, kv_head),
-      .first_valid = page < last_page(run) ? kPage : run.first_pos % kPage + 1,
-      .first_seen =
-          task.rule.window > 0 ? run.first_pos - task.rule.window + 1 - before : -kAttendPositions,
+      .keys = head.memory.keys + bytes * static_cast<std::size_t>(shape_.width),
+      .values = head.memory.values + bytes * kPanel,
+      .value_stride = head.memory.stride,
+      .first_slot = first,
+      .slots = first + head.count,
+      .first_valid = page < last_page(run) ? first + head.count : slot_of(run.first_pos + 1),
+      .first_seen = first_seen,
       .soft_cap = task.rule.soft_cap,
       .scores = scores,
       .maxima = to.maxima,

@@ -10,7 +10,7 @@
 
 #include "engine/model/cpu/fork_join.h"
 #include "engine/model/cpu/kernels.h"
-#include "engine/model/cpu/kv_pages.h"
+#include "engine/model/cpu/paged_sequence.h"
 
 namespace kvfs::model::cpu {
 
@@ -69,7 +69,7 @@ class Attention {
   int heads_;
   int group_;  // query heads that share a KV head
   PageShape shape_;
-  std::vector<std::vector<float>> scores_;  // by thread: [kAttendPositions, group, kPage]
+  std::vector<std::vector<float>> scores_;  // by thread: [kAttendPositions, group, kAttendScores]
   std::vector<Partial> whole_;              // by thread
   std::vector<Partial> page_;               // by thread
   std::vector<Partial> split_;              // by KV head and page: of all the step's rows

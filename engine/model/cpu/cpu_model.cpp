@@ -131,20 +131,35 @@ class CpuModel final : public Model {
                   "its oldest input went when the token that was taken back came",
                   "compute that token again first");
     }
-    std::vector<KvPiece> pieces;
-    pieces.push_back(page.take_out(layer, block * kPage, count));
-    return pieces;
+    return page.take_out(layer, block * kPage, count);
   }
 
   Status kv_in(Sequence& sequence, const KvPiece& piece) override {
     return static_cast<PagedSequence&>(sequence).put_in(pool_, piece);
   }
-  Result<bool> kv_room(Sequence& sequence, Position end) override {
-    KVFS_TRY(static_cast<PagedSequence&>(sequence).make_room(pool_, end));
+  Result<bool> kv_room(Sequence& sequence, Position end, bool gaps) override {
+    if (gaps && pool_.shape().kept < kPage) {
+      return fail(ErrorCode::kUnsupported, "make room for pruned KV",
+                  "a model with convolutions takes whole blocks only");
+    }
+    KVFS_TRY(static_cast<PagedSequence&>(sequence).open_room(pool_, end, gaps));
     return true;
   }
   Status set_next_pos(Sequence& sequence, Position next_pos) override {
-    return static_cast<PagedSequence&>(sequence).set_next_pos(pool_.shape(), next_pos);
+    return static_cast<PagedSequence&>(sequence).set_next_pos(pool_, *threads_, next_pos);
+  }
+
+  Status prune(Sequence& sequence, const prune::Kept& kept) override {
+    return static_cast<PagedSequence&>(sequence).prune(pool_, *threads_, kept);
+  }
+  Result<std::vector<std::vector<Position>>> positions(const Sequence& sequence,
+                                                       std::uint16_t layer) override {
+    const PageShape& shape = pool_.shape();
+    if (layer >= shape.layers.size() || shape.convolves(layer)) {
+      return fail(ErrorCode::kInvalid, "list the entries of layer " + std::to_string(layer),
+                  "the model has no such layer that attends");
+    }
+    return static_cast<const PagedSequence&>(sequence).positions(shape, layer);
   }
 
   std::uint64_t kv_bytes_used() const override { return pool_.used(); }

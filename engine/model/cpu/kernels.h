@@ -85,20 +85,25 @@ struct AttendPage {
   int positions;     // at most kAttendPositions
   int heads;         // query heads that share the KV head
   int width;         // of a head
-  const void* keys;  // KvPages layout, bf16 or fp32
+  const void* keys;  // kv_pages.h layout, bf16 or fp32
   const void* values;
-  int first_valid;  // keys the first position may see, 1 … 256; each next position sees
-                    // one more, at most 256
-  int first_seen;   // the first slot that the first position sees (a window); below 0: from 0 on;
-                    // each next position begins one later. None left: maximum kNothingSeen, sum 0
-  float soft_cap;   // score → cap · tanh(score / cap); 0: none
-  float* scores;    // scratch [positions, heads, 256]
-  float* maxima;    // out [positions, heads]
-  float* sums;      // out [positions, heads]
-  float* outputs;   // out [positions, heads, width], not yet divided by the sum
+  int value_stride = kPage;  // slots from one panel of values to the next
+  int first_slot = 0;        // of the page's own, 0 … 31; the sums' order is counted from it
+  int slots = kPage;         // end of the page's own, at most first_slot + 256
+  int first_valid;  // end of the slots that the first position may see; each next position sees
+                    // one more, up to `slots`
+  int first_seen;  // the first slot that the first position sees (a window); below first_slot: from
+                   // there on; each next position begins one later. None left: maximum
+                   // kNothingSeen, sum 0
+  float soft_cap;  // score → cap · tanh(score / cap); 0: none
+  float* scores;   // scratch [positions, heads, kAttendScores]; left in it: e^(score − maximum)
+  float* maxima;   // out [positions, heads]
+  float* sums;     // out [positions, heads]
+  float* outputs;  // out [positions, heads, width], not yet divided by the sum
 };
 inline constexpr int kAttendPositions = 8;
-inline constexpr float kNothingSeen = -1e30F;  // finite: differences of two stay numbers
+inline constexpr int kAttendScores = kPage + kPanel;  // slots that a task may span, in whole tiles
+inline constexpr float kNothingSeen = -1e30F;         // finite: differences of two stay numbers
 
 struct Kernels {
   const char* name;  // "avx512vnni", "avxvnni", "avx2", "portable"

@@ -266,7 +266,8 @@ struct KernelsOf {
   // ---- attention
 
   // scores → e^(score − maximum) over the keys begin … end; what lies outside is not looked at.
-  static void softmax(float* scores, int begin, int end, float soft_cap, float& maximum,
+  // Eight sums run over every eighth key from `origin` on.
+  static void softmax(float* scores, int origin, int begin, int end, float soft_cap, float& maximum,
                       float& sum) {
     if (begin >= end) {
       maximum = kNothingSeen;
@@ -274,7 +275,7 @@ struct KernelsOf {
       return;
     }
     const F none = V::all(-std::numeric_limits<float>::infinity());
-    const int first = begin / 8 * 8;
+    const int first = origin + (begin - origin) / 8 * 8;
     if (soft_cap != 0.0F) KernelsOf::soft_cap(scores + first, soft_cap, end - first);
     const auto seen = [&](int i, F x, F otherwise) {
       if (i >= begin && i + 8 <= end) return x;
@@ -302,30 +303,33 @@ struct KernelsOf {
     const auto* values = static_cast<const Element*>(t.values);
     const auto heads = static_cast<std::size_t>(t.heads);
     const auto width = static_cast<std::size_t>(t.width);
-    const auto begin = [&](int p) { return std::clamp(t.first_seen + p, 0, kPage); };
-    const auto end = [&](int p) { return std::min(kPage, t.first_valid + p); };
+    const auto stride = static_cast<std::size_t>(t.value_stride);
+    const auto begin = [&](int p) { return std::clamp(t.first_seen + p, t.first_slot, t.slots); };
+    const auto end = [&](int p) { return std::min(t.slots, t.first_valid + p); };
 
-    for (int tile = 0; tile < kPage / kPanel; ++tile) {
+    for (int tile = 0; tile * kPanel < t.slots; ++tile) {
       for (int p = 0; p < t.positions; ++p) {
         if (end(p) <= tile * kPanel || begin(p) >= (tile + 1) * kPanel) continue;
-        panel_rows<Panel>(t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
-                          keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
-                          t.scores + static_cast<std::size_t>(p) * heads * kPage + tile * kPanel,
-                          kPage, false);
+        panel_rows<Panel>(
+            t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
+            keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
+            t.scores + static_cast<std::size_t>(p) * heads * kAttendScores + tile * kPanel,
+            kAttendScores, false);
       }
     }
     for (int p = 0; p < t.positions; ++p) {
       for (std::size_t g = 0; g < heads; ++g) {
         const std::size_t row = static_cast<std::size_t>(p) * heads + g;
-        softmax(t.scores + row * kPage, begin(p), end(p), t.soft_cap, t.maxima[row], t.sums[row]);
+        softmax(t.scores + row * kAttendScores, t.first_slot, begin(p), end(p), t.soft_cap,
+                t.maxima[row], t.sums[row]);
       }
     }
     for (std::size_t column = 0; column < width; column += kPanel) {
       for (int p = 0; p < t.positions; ++p) {
         const std::size_t row = static_cast<std::size_t>(p) * heads;
         const int from = begin(p);
-        panel_rows<Panel>(t.heads, t.scores + row * kPage + from, kPage,
-                          values + column * kPage + static_cast<std::size_t>(from) * kPanel,
+        panel_rows<Panel>(t.heads, t.scores + row * kAttendScores + from, kAttendScores,
+                          values + column * stride + static_cast<std::size_t>(from) * kPanel,
                           std::max(0, end(p) - from), t.outputs + row * width + column, width,
                           false);
       }

@@ -1,16 +1,20 @@
-// Paged KV in memory: 256 positions of all layers a page, shared between forks, copied on write. Of
-// a convolution's layer a page keeps the inputs at the last few of its positions that were
-// computed.
+// Paged KV in memory: 256 positions of all layers a page, on the absolute grid, shared between
+// forks. Of a convolution's layer a page keeps the inputs at the last few of its positions that
+// were computed.
 //
-// A page's inside is laid out for the attention kernels: keys [layer, head, 8, width, 32] (a tile
-// of 32 neighbouring keys, dimension by dimension), values [layer, head, width / 32, 256, 32].
-// bf16 pages keep each 16 columns in bf16_slot order. take_out() and write() speak the plain
-// layout.
+// A page is whole (a slot for each position and head) or sparse: each head of each layer has
+// entries at some of the positions, as pruning left them (head_entries.h). What attention gives
+// depends on the entries alone, not on which of the two holds them.
+//
+// Inside, a head's keys lie [tiles, width, 32] (a tile of 32 neighbouring keys, dimension by
+// dimension), its values [width / 32, slots, 32]; bf16 keeps each 16 columns in bf16_slot order.
+// take_out() and write() speak the plain layout.
 //
 // Owned by the engine thread, like the model. Pages count their bytes in the pool, which must
 // outlive them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,9 +23,10 @@
 #include "codec/base/bytes.h"
 #include "codec/base/dtype.h"
 #include "codec/base/kv.h"
+#include "codec/base/result.h"
 #include "engine/model/cpu/fork_join.h"
+#include "engine/model/cpu/head_entries.h"
 #include "engine/model/cpu/huge_memory.h"
-#include "engine/model/model.h"
 
 namespace kvfs::model::cpu {
 
@@ -42,28 +47,51 @@ struct PageShape {
   std::size_t page_bytes() const { return bytes; }
   const LayerShape& layer(int index) const { return layers[static_cast<std::size_t>(index)]; }
   bool convolves(int index) const { return layer(index).kind == LayerKind::kConvolution; }
+  // Where a list by layer and KV head has these two.
+  std::size_t side(int layer, int head) const {
+    return static_cast<std::size_t>(layer * kv_heads + head);
+  }
+  std::size_t sides() const { return layers.size() * static_cast<std::size_t>(kv_heads); }
 };
 
 class PagePool;
 
 class Page {
  public:
-  explicit Page(PagePool& pool);
+  explicit Page(PagePool& pool);                           // whole, uninitialized
+  Page(PagePool& pool, std::vector<HeadEntries> entries);  // sparse: by PageShape::side
   ~Page();
   Page(const Page&) = delete;
   Page& operator=(const Page&) = delete;
 
-  const std::uint8_t* keys(int layer, int head) const { return side(layer, head, 0); }
-  const std::uint8_t* values(int layer, int head) const { return side(layer, head, 1); }
+  bool sparse() const { return !entries_.empty(); }
+  // A head's entries and where they lie, one after the other from `first` on.
+  struct Head {
+    HeadMemory memory;
+    int first;
+    int count;  // a whole page's: all slots
+  };
+  Head head(int layer, int head) const;
+  // How many of a head's entries lie at slots below this one.
+  int before(int layer, int head, int slot) const;
+  // The slots of the head's entries below `end`, ascending.
+  std::vector<std::uint8_t> slots(int layer, int head, int end) const;
 
   // One position's key and value of one head, fp32, rounded to the page's type. Different positions
-  // or heads may be written by different threads at once.
+  // or heads may be written by different threads at once. Sparse: after extend().
   void put(int layer, int head, int slot, const float* key, const float* value);
-  // Plain rows of `count` positions from slot 0 on, [count, width] of the page's type.
+  // Makes every head of a sparse page have the slots begin … end − 1, and none behind. kTooLarge.
+  Status extend(int begin, int end);
+  // Plain rows of slots [slots, width] of the page's type: of a whole page, 0 … count − 1.
+  // Different heads may be written by different threads at once.
   void write(int layer, int head, int count, ByteSpan key, ByteSpan value);
-  // What a layer keeps of the page's first `count` positions; first: the position of slot 0. All of
-  // them must have been computed, and of a convolution's layer at most one taken back since.
-  KvPiece take_out(std::uint16_t layer, Position first, int count) const;
+  // The same of a sparse page, in place of what the head had. kTooLarge.
+  Status replace(int layer, int head, std::vector<std::uint8_t> slots, ByteSpan key,
+                 ByteSpan value);
+  // What a layer keeps of the page's first `count` positions; first: the position of slot 0. A
+  // piece for each run of heads with the same positions. All of them must have been computed, and
+  // of a convolution's layer at most one taken back since.
+  std::vector<KvPiece> take_out(std::uint16_t layer, Position first, int count) const;
 
   // A convolution's input at a position, of the page's type. Each takes the place of the one
   // `kept` positions before it.
@@ -72,6 +100,7 @@ class Page {
     return const_cast<std::uint8_t*>(static_cast<const Page*>(this)->input(layer, slot));
   }
 
+  // Of a page of the same kind; a sparse one shares the entries' memory until it is extended.
   void copy_from(const Page& other);
   // Positions from the page's first on that were computed, taken back or not: what decides which
   // inputs are still there.
@@ -79,71 +108,41 @@ class Page {
   void set_reached(int count) { reached_ = count; }
 
  private:
-  void read(int layer, int head, int count, MutableByteSpan key, MutableByteSpan value) const;
-  const std::uint8_t* side(int layer, int head, int which) const;
-  std::uint8_t* side(int layer, int head, int which);
+  KvPiece take_inputs(std::uint16_t layer, Position first, int count) const;
+  const HeadEntries& entries(int layer, int head) const;
 
   PagePool& pool_;
-  HugeMemory data_;
+  HugeMemory data_{nullptr, nullptr};  // of a whole page
+  std::vector<HeadEntries> entries_;   // of a sparse one
   int reached_ = 0;
 };
 
-// Counts pages against a budget, and keeps the memory of a few that were given back: a question's
-// fork needs one or two for a moment, and the system clears what it gives anew.
+// Counts what pages take against a budget, and keeps the memory of a few whole ones that were given
+// back: a question's fork needs one or two for a moment, and the system clears what it gives anew.
+// make_store and the end of a store: any thread.
 class PagePool {
  public:
   PagePool(const PageShape& shape, std::uint64_t budget) : shape_(shape), budget_(budget) {}
   const PageShape& shape() const { return shape_; }
   std::uint64_t used() const { return used_; }
   std::uint64_t budget() const { return budget_; }
-  bool has_room(std::size_t pages) const;
   // Takes and touches memory for the first pages ahead of need: a restore should not wait for it.
   void warm_up(ForkJoin& pool);
-  Result<std::shared_ptr<Page>> make_page();  // kTooLarge
+  Result<std::shared_ptr<Page>> make_page();                 // kTooLarge
+  std::shared_ptr<Page> make_sparse_page();                  // without entries
+  Result<std::shared_ptr<HeadStore>> make_store(int slots);  // kTooLarge
 
  private:
   friend class Page;
+  friend class HeadStore;
+  Status check_room(std::uint64_t bytes) const;
   HugeMemory take_memory();
   void give_memory(HugeMemory memory);
 
   PageShape shape_;
   std::uint64_t budget_;
-  std::uint64_t used_ = 0;
+  std::atomic<std::uint64_t> used_ = 0;
   std::vector<HugeMemory> kept_;  // in nobody's use
-};
-
-// Owners of a page: the sequences (forks) whose histories share it.
-class PagedSequence final : public Sequence {
- public:
-  Position next_pos() const override { return next_pos_; }
-  const Page& page(int index) const { return *pages_[static_cast<std::size_t>(index)]; }
-  Page& page(int index) { return *pages_[static_cast<std::size_t>(index)]; }
-  int pages() const { return static_cast<int>(pages_.size()); }
-
-  // Makes positions next_pos … next_pos + count − 1 writable: new pages, and a copy of a shared
-  // partial one. kTooLarge leaves everything as it was.
-  Status reserve(PagePool& pool, int count);
-  void advance(int count) { next_pos_ += count; }
-  void truncate(Position end);
-  // Whether truncate(end) leaves what the next token needs: a convolution has forgotten inputs that
-  // lie further back than it keeps.
-  bool can_go_back(const PageShape& shape, Position end) const;
-  std::unique_ptr<PagedSequence> fork() const;
-
-  // Pages of its own up to position end. Pieces before it may then be put in by several threads at
-  // once.
-  Status make_room(PagePool& pool, Position end);
-  Status put_in(PagePool& pool, const KvPiece& piece);
-  Status set_next_pos(const PageShape& shape, Position next_pos);
-
- private:
-  Status make_own(PagePool& pool, std::size_t index);  // a page nobody else sees
-
-  std::vector<std::shared_ptr<Page>> pages_;
-  Position next_pos_ = 0;
-  // Positions that put_in has filled since the last set_next_pos, or that the last of a
-  // convolution's lies below: [page][layer · kv_heads + head].
-  std::vector<std::vector<std::int16_t>> filled_;
 };
 
 }  // namespace kvfs::model::cpu

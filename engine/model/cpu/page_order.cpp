@@ -15,10 +15,10 @@ std::size_t key_index(int width, int slot, int dimension, bool bf16) {
   const int column = bf16 ? bf16_slot(in_tile) : in_tile;
   return static_cast<std::size_t>((slot / kPanel * width + dimension) * kPanel + column);
 }
-std::size_t value_index(int slot, int dimension, bool bf16) {
+std::size_t value_index(int stride, int slot, int dimension, bool bf16) {
   const int in_tile = dimension % kPanel;
   const int column = bf16 ? bf16_slot(in_tile) : in_tile;
-  return static_cast<std::size_t>((dimension / kPanel * kPage + slot) * kPanel + column);
+  return static_cast<std::size_t>((dimension / kPanel * stride + slot) * kPanel + column);
 }
 
 template <class Element>
@@ -83,7 +83,8 @@ void exchange_sixteen(Bf16* inside, Bf16* plain) {
   store((kOut ? plain : inside) + 8, b);
 }
 
-// Sixteen keys' eight dimensions: inside[dimension · kPanel + slot], plain[slot · width + dimension].
+// Sixteen keys' eight dimensions: inside[dimension · kPanel + slot], plain[slot · width +
+// dimension].
 template <bool kOut>
 void exchange_square(Bf16* inside, Bf16* plain, int width) {
   Eight first[8];
@@ -120,33 +121,29 @@ void exchange_square(Bf16* inside, Bf16* plain, int width) {
 
 // A tile's keys lie dimension by dimension: its rows stay in the first cache while they are turned.
 template <class Element, bool kOut>
-void exchange_keys(Element* inside, int width, int count, Element* plain) {
+void exchange_keys(Element* inside, int width, int first, int count, Element* plain) {
   constexpr bool kBf16 = sizeof(Element) == 2;
-  for (int tile = 0; tile < count; tile += kPanel, inside += width * kPanel) {
-    const int slots = std::min(kPanel, count - tile);
-    Element* const rows = plain + static_cast<std::ptrdiff_t>(tile) * width;
-    int slot = 0;
+  for (int slot = first; slot < first + count;) {
     if constexpr (kBf16) {
-      for (; width % 8 == 0 && slot + 16 <= slots; slot += 16) {
-        for (int i = 0; i < width; i += 8) {
-          exchange_square<kOut>(inside + i * kPanel + slot,
-                                rows + static_cast<std::ptrdiff_t>(slot) * width + i, width);
-        }
+      if (width % 8 == 0 && slot % 16 == 0 && slot + 16 <= first + count) {
+        for (int i = 0; i < width; i += 8, plain += 8)
+          exchange_square<kOut>(inside + key_index(width, slot, i, false), plain, width);
+        plain += static_cast<std::ptrdiff_t>(15) * width;
+        slot += 16;
+        continue;
       }
     }
-    for (; slot < slots; ++slot) {
-      Element* column = inside + (kBf16 ? bf16_slot(slot) : slot);
-      Element* const row = rows + static_cast<std::ptrdiff_t>(slot) * width;
-      for (int i = 0; i < width; ++i) exchange_one<Element, kOut>(column + i * kPanel, row + i);
-    }
+    Element* const column = inside + key_index(width, slot, 0, kBf16);
+    for (int i = 0; i < width; ++i) exchange_one<Element, kOut>(column + i * kPanel, plain++);
+    ++slot;
   }
 }
 
 template <class Element, bool kOut>
-void exchange_values(Element* inside, int width, int count, Element* plain) {
-  for (int panel = 0; panel < width; panel += kPanel, inside += kPage * kPanel) {
+void exchange_values(Element* inside, int stride, int width, int first, int count, Element* plain) {
+  for (int panel = 0; panel < width; panel += kPanel) {
     for (int slot = 0; slot < count; ++slot) {
-      Element* const at = inside + slot * kPanel;
+      Element* const at = inside + value_index(stride, first + slot, panel, false);
       Element* const row = plain + static_cast<std::ptrdiff_t>(slot) * width + panel;
       if constexpr (sizeof(Element) == 2) {
         exchange_sixteen<kOut>(at, row);
@@ -161,34 +158,50 @@ void exchange_values(Element* inside, int width, int count, Element* plain) {
 }  // namespace
 
 template <class Element>
-void put_position(std::uint8_t* keys, std::uint8_t* values, int width, int slot, const float* key,
-             const float* value) {
+void put_position(const HeadMemory& to, int width, int slot, const float* key, const float* value) {
   constexpr bool kBf16 = sizeof(Element) == 2;
-  auto* k = reinterpret_cast<Element*>(keys);
-  auto* v = reinterpret_cast<Element*>(values);
+  auto* k = reinterpret_cast<Element*>(to.keys);
+  auto* v = reinterpret_cast<Element*>(to.values);
   for (int i = 0; i < width; ++i) {
     k[key_index(width, slot, i, kBf16)] = narrowed<Element>(key[i]);
-    v[value_index(slot, i, kBf16)] = narrowed<Element>(value[i]);
+    v[value_index(to.stride, slot, i, kBf16)] = narrowed<Element>(value[i]);
   }
 }
 
 template <class Element, bool kOut>
-void exchange(std::uint8_t* keys, std::uint8_t* values, int width, int count,
-              std::uint8_t* plain_keys, std::uint8_t* plain_values) {
+void exchange(const HeadMemory& memory, int width, int first, int count, std::uint8_t* plain_keys,
+              std::uint8_t* plain_values) {
   // Plain bytes come from allocations of their own: aligned for any number.
-  exchange_keys<Element, kOut>(reinterpret_cast<Element*>(keys), width, count,
+  exchange_keys<Element, kOut>(reinterpret_cast<Element*>(memory.keys), width, first, count,
                                reinterpret_cast<Element*>(plain_keys));
-  exchange_values<Element, kOut>(reinterpret_cast<Element*>(values), width, count,
-                                 reinterpret_cast<Element*>(plain_values));
+  exchange_values<Element, kOut>(reinterpret_cast<Element*>(memory.values), memory.stride, width,
+                                 first, count, reinterpret_cast<Element*>(plain_values));
 }
 
-#define KVFS_PAGE_ORDER(Element)                                                             \
-  template void put_position<Element>(std::uint8_t*, std::uint8_t*, int, int, const float*,  \
-                                      const float*);                                         \
-  template void exchange<Element, false>(std::uint8_t*, std::uint8_t*, int, int,             \
-                                         std::uint8_t*, std::uint8_t*);                      \
-  template void exchange<Element, true>(std::uint8_t*, std::uint8_t*, int, int,              \
-                                        std::uint8_t*, std::uint8_t*);
+template <class Element>
+void copy_slot(const HeadMemory& from, int from_slot, const HeadMemory& to, int to_slot,
+               int width) {
+  constexpr bool kBf16 = sizeof(Element) == 2;
+  const Element* key =
+      reinterpret_cast<const Element*>(from.keys) + key_index(width, from_slot, 0, kBf16);
+  Element* to_key = reinterpret_cast<Element*>(to.keys) + key_index(width, to_slot, 0, kBf16);
+  for (int i = 0; i < width; ++i) to_key[i * kPanel] = key[i * kPanel];
+  for (int panel = 0; panel < width; panel += kPanel) {
+    std::memcpy(
+        reinterpret_cast<Element*>(to.values) + value_index(to.stride, to_slot, panel, false),
+        reinterpret_cast<const Element*>(from.values) +
+            value_index(from.stride, from_slot, panel, false),
+        kPanel * sizeof(Element));
+  }
+}
+
+#define KVFS_PAGE_ORDER(Element)                                                                \
+  template void put_position<Element>(const HeadMemory&, int, int, const float*, const float*); \
+  template void exchange<Element, false>(const HeadMemory&, int, int, int, std::uint8_t*,       \
+                                         std::uint8_t*);                                        \
+  template void exchange<Element, true>(const HeadMemory&, int, int, int, std::uint8_t*,        \
+                                        std::uint8_t*);                                         \
+  template void copy_slot<Element>(const HeadMemory&, int, const HeadMemory&, int, int);
 KVFS_PAGE_ORDER(std::uint16_t)
 KVFS_PAGE_ORDER(float)
 #undef KVFS_PAGE_ORDER

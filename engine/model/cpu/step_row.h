@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "engine/model/cpu/kv_pages.h"
+#include "engine/model/cpu/paged_sequence.h"
 
 namespace kvfs::model::cpu {
 

@@ -281,7 +281,7 @@ Attended attend(const Kernels& kernels, const Floats& queries,
                 int first_seen = -kAttendPositions, float soft_cap = 0.0F) {
   const auto rows = static_cast<std::size_t>(positions * heads);
   Attended out{Floats(rows), Floats(rows), Floats(rows * static_cast<std::size_t>(width))};
-  Floats scores(rows * kPage);
+  Floats scores(rows * kAttendScores);
   kernels.attend_bf16({.queries = queries.data(),
                        .query_stride = static_cast<std::size_t>(heads * width),
                        .positions = positions,
@@ -372,7 +372,7 @@ TEST_P(EveryBuild, AttendIsSoftmaxOfScores) {
     weights[static_cast<std::size_t>(j)] = std::exp(score);
     total += std::exp(score);
   }
-  Floats scores(kPage);
+  Floats scores(kAttendScores);
   float maximum = 0;
   float sum = 0;
   Floats out(kWidth);

@@ -1,0 +1,26 @@
+// Writes pages anew so that each head keeps some of its entries only, those of all the pages one
+// after the other: what pruning leaves takes the memory of its entries, to a tile of keys a head.
+//
+// Engine thread; threads is used where it is not null.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "codec/base/result.h"
+#include "engine/model/cpu/fork_join.h"
+#include "engine/model/cpu/kv_pages.h"
+
+namespace kvfs::model::cpu {
+
+// By PageShape::side: slots of entries that stay, ascending.
+using StayingSlots = std::vector<std::vector<std::uint8_t>>;
+
+// One sparse page for each given. kTooLarge: memory holds the old and the new for a moment.
+Result<std::vector<std::shared_ptr<Page>>> pack(PagePool& pool,
+                                                const std::vector<const Page*>& pages,
+                                                const std::vector<StayingSlots>& staying,
+                                                ForkJoin* threads);
+
+}  // namespace kvfs::model::cpu
