@@ -24,6 +24,7 @@
 #include "codec/base/kv.h"
 #include "codec/base/result.h"
 #include "engine/prune/observation.h"
+#include "engine/prune/policy.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
@@ -106,6 +107,17 @@ class Model {
                                                                std::uint16_t layer) {
     (void)sequence, (void)layer;
     return fail(ErrorCode::kUnsupported, "list a sequence's entries",
+                "this device cannot do that yet", "load the model on the CPU");
+  }
+
+  // What a method of pruning needs to know of the sequence, of its entries. last: its newest tokens,
+  // of whose queries the weights are wanted (kNewestQuery: one; kWindowQueries: the window); they
+  // are read again on a fork, with entries of their own in every head. kUnsupported: kAllQueries and
+  // what follows; a model with convolutions. kTooLarge: no memory for the fork.
+  virtual Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
+                                             std::span<const TokenId> last) {
+    (void)sequence, (void)needs, (void)last;
+    return fail(ErrorCode::kUnsupported, "look at what attention sees",
                 "this device cannot do that yet", "load the model on the CPU");
   }
 

@@ -63,8 +63,7 @@ void Attention::attend(int layer, const AttentionRule& rule, const std::vector<R
 
 void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, int page,
                             float* scores, PartialRows to) const {
-  const Page& at = run.sequence->page(page);
-  if (at.sparse() && task.rule.window > 0 && run.count > 1) {
+  if (run.count > 1 && task.rule.window > 0 && run.sequence->page(page).sparse()) {
     // Neighbouring positions' windows need not begin at neighbouring entries.
     for (int row = 0; row < run.count; ++row) {
       const int done = row * group_;
@@ -73,6 +72,16 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
     }
     return;
   }
+  AttendPage attend = page_task(task, run, kv_head, page);
+  attend.scores = scores;
+  attend.maxima = to.maxima;
+  attend.sums = to.sums;
+  attend.outputs = to.outputs;
+  run_kernel(attend);
+}
+
+AttendPage Attention::page_task(const Task& task, const RowRun& run, int kv_head, int page) const {
+  const Page& at = run.sequence->page(page);
   const int before = page * kPage;
   const Page::Head head = at.head(task.layer, kv_head);
   const int skipped = head.first / kPanel * kPanel;  // slots of the store, in whole tiles
@@ -83,10 +92,10 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
   };
   int first_seen = -kAttendPositions;
   if (task.rule.window > 0) {
-    first_seen = run.first_pos - task.rule.window + 1 - before;
-    if (at.sparse()) first_seen = slot_of(first_seen + before);
+    const Position oldest = run.first_pos - task.rule.window + 1;
+    first_seen = at.sparse() ? slot_of(oldest) : oldest - before;
   }
-  const AttendPage attend{
+  return {
       .queries = task.queries + static_cast<std::size_t>(run.first_row) * task.stride +
                  static_cast<std::size_t>(kv_head * group_ * shape_.width),
       .query_stride = task.stride,
@@ -101,15 +110,18 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
       .first_valid = page < last_page(run) ? first + head.count : slot_of(run.first_pos + 1),
       .first_seen = first_seen,
       .soft_cap = task.rule.soft_cap,
-      .scores = scores,
-      .maxima = to.maxima,
-      .sums = to.sums,
-      .outputs = to.outputs,
+      .scores = nullptr,
+      .maxima = nullptr,
+      .sums = nullptr,
+      .outputs = nullptr,
   };
+}
+
+void Attention::run_kernel(const AttendPage& task) const {
   if (shape_.dtype == DType::kF32)
-    kernels_.attend_f32(attend);
+    kernels_.attend_f32(task);
   else
-    kernels_.attend_bf16(attend);
+    kernels_.attend_bf16(task);
 }
 
 void Attention::merge(const RowRun& run, PartialRows into, PartialRows page) const {

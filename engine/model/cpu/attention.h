@@ -11,6 +11,7 @@
 #include "engine/model/cpu/fork_join.h"
 #include "engine/model/cpu/kernels.h"
 #include "engine/model/cpu/paged_sequence.h"
+#include "engine/prune/observation.h"
 
 namespace kvfs::model::cpu {
 
@@ -37,6 +38,12 @@ class Attention {
   void attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
               const float* queries, std::size_t stride, float* out, ForkJoin& pool);
 
+  // Adds the weights that attend() gives the entries of one sequence in these rows to those before:
+  // by query head and entry of its KV head, in order of position. A pass of its own over the keys.
+  void add_weights(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
+                   const float* queries, std::size_t stride, prune::HeadScores& to,
+                   ForkJoin& pool) const;
+
  private:
   struct PartialRows {  // of a run and a KV head: positions · group rows
     float* maxima;
@@ -58,10 +65,28 @@ class Attention {
     const float* queries;
     std::size_t stride;
   };
+  // All of the page's task but where results go.
+  AttendPage page_task(const Task& task, const RowRun& run, int kv_head, int page) const;
+  void run_kernel(const AttendPage& task) const;
   void attend_page(const Task& task, const RowRun& run, int kv_head, int page, float* scores,
                    PartialRows to) const;
   void merge(const RowRun& run, PartialRows into, PartialRows page) const;
   void finish(const RowRun& run, int kv_head, PartialRows from, float* out) const;
+  // What one row gives the pages it looks at, for the heads that share a KV head.
+  struct RowWeights {
+    struct Seen {
+      std::size_t first_entry;
+      int begin;  // slots of the page's scores
+      int end;
+    };
+    std::vector<Seen> pages;
+    std::vector<float> scores;  // [pages, group, kAttendScores]
+    std::vector<float> maxima;  // [pages, group]
+    std::vector<float> sums;    // [pages, group]
+    std::vector<float> outputs;
+  };
+  void weigh_row(const Task& task, const RowRun& row, int kv_head, RowWeights& to) const;
+  void add_row(const RowWeights& row, int query_head, std::vector<float>& to) const;
   void attend_whole(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
   void attend_split(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
 

@@ -1,9 +1,11 @@
 #include "engine/model/cpu/cpu_model.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/model/cpu/forward.h"
 #include "engine/model/cpu/host.h"
+#include "engine/model/cpu/observe.h"
 #include "engine/model/families/family.h"
 
 namespace kvfs::model::cpu {
@@ -160,6 +162,44 @@ class CpuModel final : public Model {
                   "the model has no such layer that attends");
     }
     return static_cast<const PagedSequence&>(sequence).positions(shape, layer);
+  }
+  Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
+                                     std::span<const TokenId> last) override {
+    const std::string what = "look at what attention sees";
+    const auto& paged = static_cast<const PagedSequence&>(sequence);
+    const PageShape& shape = pool_.shape();
+    if (shape.kept < kPage) {
+      return fail(ErrorCode::kUnsupported, what,
+                  "the model has layers with convolutions, which have no entries",
+                  "prune states of models with attention only");
+    }
+    prune::Observation seen = list_entries(shape, paged);
+    if (needs == prune::Needs::kNothing) return seen;
+    if (needs == prune::Needs::kKeyNorms) {
+      measure_keys(shape, paged, *threads_, seen);
+      return seen;
+    }
+    if (needs != prune::Needs::kNewestQuery && needs != prune::Needs::kWindowQueries) {
+      return fail(ErrorCode::kUnsupported, what,
+                  "the method needs the queries of the whole text, which cannot be had yet",
+                  "use a method that looks at the last tokens, or at keys");
+    }
+    const bool too_many = needs == prune::Needs::kNewestQuery && last.size() > 1;
+    if (last.empty() || too_many || std::cmp_greater(last.size(), paged.next_pos())) {
+      return fail(ErrorCode::kInvalid, what,
+                  std::to_string(last.size()) + " last tokens of " +
+                      std::to_string(paged.next_pos()) + " are not what the method needs");
+    }
+    const auto again = paged.fork();
+    again->truncate(paged.next_pos() - static_cast<Position>(last.size()));
+    std::vector<prune::HeadScores> weights(
+        shape.layers.size(), prune::HeadScores(static_cast<std::size_t>(model_->heads)));
+    forward_->record_weights(&weights);
+    const Status read = prefill(*again, last, {});
+    forward_->record_weights(nullptr);
+    KVFS_TRY(read);
+    take_weights(shape, *again, weights, seen);
+    return seen;
   }
 
   std::uint64_t kv_bytes_used() const override { return pool_.used(); }

@@ -131,8 +131,12 @@ Status Forward::attention(int index, std::span<const StepRow> rows, const std::v
   const float* in = prepare(w.attn_norm, x_.data(), n, w.qkv);
   KVFS_TRY(apply(w.qkv, in, n, {qkv_.data(), qkv, false}, reading));
   turn_and_store(index, rows);
-  attention_.attend(index, {layer.window, model_.score_cap}, runs, qkv_.data(), qkv,
-                    attended_.data(), pool_);
+  const AttentionRule rule{layer.window, model_.score_cap};
+  attention_.attend(index, rule, runs, qkv_.data(), qkv, attended_.data(), pool_);
+  if (weights_seen_ != nullptr) {
+    attention_.add_weights(index, rule, runs, qkv_.data(), qkv,
+                           (*weights_seen_)[static_cast<std::size_t>(index)], pool_);
+  }
   return close(w.attn_out, w.attn_post, attended_.data(), n, reading);
 }
 

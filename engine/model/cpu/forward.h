@@ -24,6 +24,8 @@ class Forward {
   // else one row for each of several sequences.
   Status step(std::span<const StepRow> rows, bool reading);
   int max_rows() const { return max_rows_; }
+  // While it is not null, steps, all of one sequence, add their attention's weights: by layer.
+  void record_weights(std::vector<prune::HeadScores>* to) { weights_seen_ = to; }
 
  private:
   struct Angles {  // of one of the ropes: [rows, pairs]
@@ -60,6 +62,7 @@ class Forward {
   const Kernels& kernels_;
   ForkJoin& pool_;
   int max_rows_;
+  std::vector<prune::HeadScores>* weights_seen_ = nullptr;
   Attention attention_;
   ShortConvolution convolution_;
   RowQuantizer quantizer_;

@@ -24,10 +24,16 @@ struct Pruning {
   std::size_t at = 0;                                    // tokens read before
   std::vector<std::vector<std::vector<Position>>> kept;  // [layer][head]
 };
+struct Observed {  // [layer][query head][entry], before the second pruning
+  std::size_t window = 0;
+  std::vector<prune::HeadScores> newest;
+  std::vector<prune::HeadScores> summed;
+};
 struct Golden {
   std::vector<TokenId> ids;
   std::vector<Pruning> prunings;
   std::vector<Logits> logits;  // from the first pruning on
+  Observed observed;
 };
 
 Golden golden_of(const std::string& family) {
@@ -42,6 +48,10 @@ Golden golden_of(const std::string& family) {
          boost::json::value_to<std::vector<std::vector<std::vector<Position>>>>(
              pruning.at("kept"))});
   }
+  const auto& observed = json.at("observed");
+  golden.observed = {observed.at("window").to_number<std::size_t>(),
+                     boost::json::value_to<std::vector<prune::HeadScores>>(observed.at("newest")),
+                     boost::json::value_to<std::vector<prune::HeadScores>>(observed.at("summed"))};
   golden.logits = boost::json::value_to<std::vector<Logits>>(json.at("logits"));
   return golden;
 }
@@ -299,6 +309,67 @@ TEST_P(Pruned, MemoryIsWhatTheLengthsSay) {
   EXPECT_EQ(model.kv_bytes_used(), 2 * expected);
   prune(model, *copy, all_but(model, *copy, [](auto, auto, Position pos) { return pos < 499; }));
   EXPECT_EQ(model.kv_bytes_used(), 2 * expected + 4 * (32 + 1) * kRow);
+}
+
+TEST_P(Pruned, WhatTheLastQueriesLookAtIsWhatTransformersSays) {
+  const auto expect_near = [](const prune::Observation& got,
+                              const std::vector<prune::HeadScores>& wanted) {
+    ASSERT_EQ(got.size(), wanted.size());
+    for (std::size_t layer = 0; layer < got.size(); ++layer) {
+      ASSERT_EQ(got[layer].scores.size(), wanted[layer].size());
+      for (std::size_t head = 0; head < wanted[layer].size(); ++head) {
+        const std::vector<float>& scores = got[layer].scores[head];
+        ASSERT_EQ(scores.size(), wanted[layer][head].size());
+        for (std::size_t i = 0; i < scores.size(); ++i)
+          EXPECT_NEAR(scores[i], wanted[layer][head][i], 5e-5) << layer << " " << head << " " << i;
+      }
+    }
+  };
+  const Loaded reference = loaded(Compute::kReference);
+  ASSERT_TRUE(reference.model);
+  Model& model = *reference.model;
+  const auto sequence = pruned_once(model);
+  read(model, *sequence, ids(500, 530));
+  const Bytes before = kv_bytes(model, *sequence);
+  const std::uint64_t used = model.kv_bytes_used();
+  const auto newest = model.observe(*sequence, prune::Needs::kNewestQuery, ids(529, 530));
+  ASSERT_TRUE(newest) << newest.error().message();
+  expect_near(*newest, golden_.observed.newest);
+  const auto summed = model.observe(*sequence, prune::Needs::kWindowQueries,
+                                    ids(530 - golden_.observed.window, 530));
+  ASSERT_TRUE(summed) << summed.error().message();
+  expect_near(*summed, golden_.observed.summed);
+  EXPECT_EQ(kv_bytes(model, *sequence), before);
+  EXPECT_EQ(model.kv_bytes_used(), used);
+  for (std::uint16_t layer = 0; layer < 2; ++layer)
+    EXPECT_EQ((*newest)[layer].positions, *model.positions(*sequence, layer));
+
+  EXPECT_EQ(model.observe(*sequence, prune::Needs::kNewestQuery, {}).error().code,
+            ErrorCode::kInvalid);
+  EXPECT_EQ(model.observe(*sequence, prune::Needs::kAllQueries, ids(0, 530)).error().code,
+            ErrorCode::kUnsupported);
+}
+
+TEST_P(Pruned, KeyNormsAreThoseOfTheKeysTakenOut) {
+  const Loaded reference = loaded(Compute::kReference);
+  ASSERT_TRUE(reference.model);
+  Model& model = *reference.model;
+  const auto sequence = pruned_once(model);
+  const auto observed = model.observe(*sequence, prune::Needs::kKeyNorms, {});
+  ASSERT_TRUE(observed) << observed.error().message();
+  std::vector<prune::HeadScores> wanted(2, prune::HeadScores(2));
+  for (const KvPiece& piece : all_kv(model, *sequence)) {
+    const auto* key = reinterpret_cast<const float*>(piece.key.data());
+    for (std::size_t head = 0; head < piece.head_count; ++head) {
+      for (std::size_t i = 0; i < piece.positions.size(); ++i, key += 32) {
+        double sum = 0;
+        for (int d = 0; d < 32; ++d) sum += static_cast<double>(key[d]) * key[d];
+        wanted[piece.layer][piece.head_begin + head].push_back(static_cast<float>(std::sqrt(sum)));
+      }
+    }
+  }
+  for (std::size_t layer = 0; layer < 2; ++layer)
+    EXPECT_EQ((*observed)[layer].scores, wanted[layer]);
 }
 
 TEST_P(Pruned, AWrongChoiceIsRefusedAndChangesNothing) {
