@@ -40,7 +40,8 @@ TEST(Rollback, AStateThatWentBackIsTheOneThatNeverWentOn) {
     const StateId part = house.make("p" + std::to_string(tokens));
     house.feed(whole, text);
     house.feed(part, text.substr(0, tokens));
-    ASSERT_TRUE(back(house, whole, tokens)) << tokens;
+    const Status went = back(house, whole, tokens);
+    ASSERT_TRUE(went) << tokens << ": " << went.error().message();
     EXPECT_EQ(house.files(whole), house.files(part)) << tokens;
     house.feed(whole, " and on");
     house.feed(part, " and on");
