@@ -20,7 +20,7 @@ KvReader::KvReader(store::Store& store, const std::vector<store::BlockRecord>& b
   }
   // Stable: within a layer, blocks stay in ascending order and heads in theirs.
   std::ranges::stable_sort(order_, {}, &store::Segment::layer);
-  slots_.resize(order_.size());
+  if (!put_) slots_.resize(order_.size());
   const std::size_t cores = std::max(std::thread::hardware_concurrency(), 1U);
   const std::size_t threads = put_ ? std::min(cores, kMostPutters) : kReaders;
   for (std::size_t i = 0; i < std::min(threads, order_.size()); ++i) {

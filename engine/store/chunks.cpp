@@ -68,10 +68,7 @@ Result<ChunkId> ChunkTable::put(Txn& txn, Counters& counters, PreparedChunk& chu
     const ChunkId id = id_under(chunk, seed);
     Match found = Match::kEqual;
     if (chunk.known == id && chunk.erasures == erasures_.load()) {
-      // Compared already. But a sweep counts before its commit can be seen: who looked in between
-      // found what it had erased.
-      KVFS_ASSIGN(const auto value, txn.get(Table::kChunks, id.bytes));
-      if (!value) found = Match::kAbsent;
+      // Compared already, and no chunk has been erased since.
     } else {
       KVFS_ASSIGN(found, match(txn, id, chunk));
     }

@@ -52,7 +52,8 @@ class ChunkTable {
   void end_mark() { touched_.reset(); }
   // Erases those of the chunks that are there and were not touched; the encoded bytes freed.
   Result<std::uint64_t> sweep(Txn& txn, Counters& counters, std::span<const ChunkId> garbage);
-  // To be called once a sweep is on disk: what was looked up before then must be looked at again.
+  // To be called on the writer thread once a sweep is on disk, before anything else is put: what
+  // was looked up before then must be looked at again.
   void swept() { ++erasures_; }
 
  private:

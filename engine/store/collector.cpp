@@ -1,6 +1,7 @@
 #include "engine/store/collector.h"
 
 #include <algorithm>
+#include <future>
 #include <span>
 
 #include "codec/base/log.h"
@@ -193,12 +194,18 @@ Result<std::uint64_t> Collector::sweep(const ChunkSet& live) {
     }
     if (garbage.empty()) continue;
     std::uint64_t bytes = 0;
-    KVFS_TRY(writer_.run([&](Txn& txn) -> Status {
-      KVFS_ASSIGN(Counters counters, load_counters(txn));
-      KVFS_ASSIGN(bytes, chunks_.sweep(txn, counters, garbage));
-      return save_counters(txn, counters);
-    }));
-    chunks_.swept();
+    std::promise<Status> swept;
+    writer_.submit(
+        [&](Txn& txn) -> Status {
+          KVFS_ASSIGN(Counters counters, load_counters(txn));
+          KVFS_ASSIGN(bytes, chunks_.sweep(txn, counters, garbage));
+          return save_counters(txn, counters);
+        },
+        [&](Status status) {
+          chunks_.swept();
+          swept.set_value(std::move(status));
+        });
+    KVFS_TRY(swept.get_future().get());
     freed += bytes;
   }
   return freed;
