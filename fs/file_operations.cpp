@@ -80,21 +80,22 @@ void open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
     return;
   }
   const fuse_ctx* caller = fuse_req_ctx(request);
-  node->as_file()->prepare(
-      file->flags, {.uid = caller->uid, .gid = caller->gid, .process = caller->pid},
-      [answer = later(request), node, asked = *file](const Status& ready) {
-        if (!ready) return fail_stale(*answer, ready.error());
-        auto handle = node->as_file()->open(asked.flags);
-        if (!handle) return fail_stale(*answer, handle.error());
-        fuse_file_info made = asked;
-        made.direct_io = (*handle)->page_cache() == PageCache::kNone;
-        made.keep_cache = (*handle)->page_cache() == PageCache::kKept;
-        Session& session = answer->session();
-        made.fh = session.keep(*std::move(handle));
-        answer->answer([&](fuse_req_t late) {
-          if (fuse_reply_open(late, &made) != 0) release_handle(session, &made);
-        });
-      });
+  node->as_file()->prepare(file->flags,
+                           {.uid = caller->uid, .gid = caller->gid, .process = caller->pid},
+                           [answer = later(request), node, asked = *file](const Status& ready) {
+                             if (!ready) return fail_stale(*answer, ready.error());
+                             auto handle = node->as_file()->open(asked.flags);
+                             if (!handle) return fail_stale(*answer, handle.error());
+                             fuse_file_info made = asked;
+                             made.direct_io = (*handle)->page_cache() == PageCache::kNone;
+                             made.keep_cache = (*handle)->page_cache() == PageCache::kKept;
+                             Session& session = answer->session();
+                             made.fh = session.keep(*std::move(handle));
+                             answer->answer([&](fuse_req_t late) {
+                               if (fuse_reply_open(late, &made) != 0)
+                                 release_handle(session, &made);
+                             });
+                           });
 }
 
 void read(fuse_req_t request, fuse_ino_t /*ino*/, std::size_t size, off_t offset,
@@ -118,9 +119,15 @@ void flush(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
       [answer = later(request), handle](const Status& status) { answer->status(status); });
 }
 
+// Where the mount is re-exported this also counts as a close: a server may keep the file open long
+// after its client closed it, and syncs what the client wants to be sure of.
 void fsync(fuse_req_t request, fuse_ino_t /*ino*/, int /*data_only*/, fuse_file_info* file) {
   const auto handle = handle_of(file);
-  handle->sync([answer = later(request), handle](const Status& status) { answer->status(status); });
+  const bool closes = session_of(request).context().behaviour.noblock;
+  handle->sync([answer = later(request), handle, closes](const Status& status) {
+    if (!status || !closes) return answer->status(status);
+    handle->flush([answer](const Status& verdict) { answer->status(verdict); });
+  });
 }
 
 void lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence, fuse_file_info* file) {

@@ -155,8 +155,9 @@ void submit_later(Context& context, const FilePtr& file) {
   const auto delay = context.behaviour.spool_delay;
   if (delay.count() == 0) return submit(context, file, log);
   context.chores.post_after(delay, [&context, file, log, revision = file->revision()] {
-    // Written again meanwhile: that handle's release starts the clock anew.
-    if (file->revision() == revision && !file->being_written()) submit(context, file, log);
+    // Written again meanwhile: what ends that starts the clock anew.
+    const bool ended = context.behaviour.noblock || !file->being_written();
+    if (file->revision() == revision && ended) submit(context, file, log);
   });
 }
 
@@ -203,9 +204,12 @@ std::vector<FilePtr> list(Context& context, const Place& place) {
   return files;
 }
 
-Status closed(Context& context, StagedFile& file) {
-  if (!is_job(file.place(), file.name()) || file.phase() != Phase::kStaged) return {};
-  return judge(context, file);
+Status closed(Context& context, const FilePtr& file) {
+  if (!is_job(file->place(), file->name()) || file->phase() != Phase::kStaged) return {};
+  KVFS_TRY(judge(context, *file));
+  const Behaviour& behaviour = context.behaviour;
+  if (behaviour.noblock && behaviour.spool_delay.count() != 0) submit_later(context, file);
+  return {};
 }
 
 void released(Context& context, FilePtr file, const StagedFile::Writer& writer) {

@@ -25,7 +25,9 @@ std::shared_ptr<StagedFile> find(Context& context, const Place& place, std::stri
 std::vector<std::shared_ptr<StagedFile>> list(Context& context, const Place& place);
 
 // A descriptor was closed after writing: what can be known of the prompt so far. Announces the job.
-Status closed(Context& context, StagedFile& file);
+// With noblock that is enough for a submission, once nothing more was written for the spool's
+// delay: an NFS server keeps files open for minutes.
+Status closed(Context& context, const std::shared_ptr<StagedFile>& file);
 // A handle was released.
 void released(Context& context, std::shared_ptr<StagedFile> file, const StagedFile::Writer& writer);
 // Renamed: a job when that is a job's name and nobody still writes; refused, it stays where it was.

@@ -42,7 +42,7 @@ class StagedHandle : public Handle {
       const std::lock_guard lock(mutex_);
       return writer_.wrote;
     }();
-    done(verdict ? spooler::closed(context_, *file_) : Status{});
+    done(verdict ? spooler::closed(context_, file_) : Status{});
   }
 
   void release() override {

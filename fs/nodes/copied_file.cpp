@@ -15,10 +15,14 @@ namespace {
 // closes a copy of the descriptor before anything is written: that is no close yet.
 class CopiedHandle : public Handle {
  public:
-  CopiedHandle(Context& context, StateId state, std::shared_ptr<FileBuffer> buffer, bool writes)
-      : context_(context), state_(state), buffer_(std::move(buffer)) {
+  // other: the inode it is opened as, where that is not its own.
+  CopiedHandle(Context& context, StateId state, std::shared_ptr<FileBuffer> buffer, bool writes,
+               std::optional<Ino> other)
+      : context_(context), state_(state), buffer_(std::move(buffer)), other_(other) {
     if (writes) begin(false);
   }
+
+  PageCache page_cache() const override { return other_ ? PageCache::kNone : PageCache::kUsual; }
 
   void read(std::uint64_t offset, std::size_t size, std::shared_ptr<ReadAnswer> answer) override {
     const auto bytes = buffer_->read(offset, size);
@@ -44,6 +48,8 @@ class CopiedHandle : public Handle {
     });
   }
   void release() override {
+    // The kernel counted what was written as that inode's.
+    if (other_) context_.background_notifier.attributes(*other_);
     if (!end(true)) return;
     buffer_->sync([buffer = buffer_, alive = context_.alive(), state = state_](const Status&) {
       alive->arrivals.arrived(*alive, state, [](const Status&) {});
@@ -92,10 +98,20 @@ class CopiedHandle : public Handle {
   Context& context_;
   const StateId state_;
   const std::shared_ptr<FileBuffer> buffer_;  // shared with the file's other handles
-  std::mutex mutex_;                          // guards everything below
+  const std::optional<Ino> other_;
+  std::mutex mutex_;  // guards everything below
   bool writing_ = false;
   bool wrote_ = false;
 };
+
+Result<std::unique_ptr<Handle>> open_copied(const CopiedFile& file, int flags,
+                                            std::optional<Ino> other) {
+  const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
+  Context& context = file.context();
+  KVFS_ASSIGN(auto buffer, context.files.get(context, file.file()));
+  if ((flags & O_TRUNC) != 0) KVFS_TRY(buffer->resize(0));
+  return std::make_unique<CopiedHandle>(context, file.state(), std::move(buffer), writes, other);
+}
 
 }  // namespace
 
@@ -105,17 +121,19 @@ bool CopiedFile::fresh() {
 }
 
 Result<std::unique_ptr<Handle>> CopiedFile::open(int flags) {
-  const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
-  KVFS_ASSIGN(auto buffer, context().files.get(context(), file()));
-  if ((flags & O_TRUNC) != 0) KVFS_TRY(buffer->resize(0));
-  return std::make_unique<CopiedHandle>(context(), state(), std::move(buffer), writes);
+  return open_copied(*this, flags, std::nullopt);
+}
+
+Result<std::unique_ptr<Handle>> CopiedFile::open_instead_of(Ino other, int flags) {
+  return open_copied(*this, flags, other);
 }
 
 std::string staged_path(StatePart directory, std::string_view name) {
   return (directory == StatePart::kKv ? "kv/" : "") + std::string(name);
 }
 
-NodePtr staged_node(Context& context, StateId state, const std::string& path, EntryPlace place) {
+std::shared_ptr<CopiedFile> staged_node(Context& context, StateId state, const std::string& path,
+                                        EntryPlace place) {
   const auto entry = context.store.staged(state, path);
   if (!entry) return nullptr;
   return std::make_shared<CopiedFile>(context, entry->file, state, std::move(place));

@@ -17,6 +17,8 @@ class CopiedFile : public UserFile {
   std::optional<EntryPlace> entry() const override { return place_; }
   bool fresh() override;  // it has not become the state's
   Result<std::unique_ptr<Handle>> open(int flags) override;
+  // Opened by who holds the file whose name it took: past the page cache, which is that file's.
+  Result<std::unique_ptr<Handle>> open_instead_of(Ino other, int flags);
 
  private:
   const EntryPlace place_;
@@ -26,7 +28,8 @@ class CopiedFile : public UserFile {
 std::string staged_path(StatePart directory, std::string_view name);
 
 // What is staged under a path, as a node.
-NodePtr staged_node(Context& context, StateId state, const std::string& path, EntryPlace place);
+std::shared_ptr<CopiedFile> staged_node(Context& context, StateId state, const std::string& path,
+                                        EntryPlace place);
 
 // A new staged file of that path; a version's file that it begins as, where there is one.
 struct Beginning {

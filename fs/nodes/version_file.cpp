@@ -7,13 +7,14 @@
 
 #include "engine/store/write_transaction.h"
 #include "fs/modes.h"
-#include "fs/nodes/copied_file.h"
 #include "fs/nodes/text_handle.h"
 
 namespace kvfs::fs {
 namespace {
 
 constexpr int kTries = 4;  // against a state that advances while it is looked at
+
+bool writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0; }
 
 class ViewHandle : public Handle {
  public:
@@ -81,15 +82,26 @@ Result<Attributes> VersionFile::attributes() {
   return out;
 }
 
+std::string VersionFile::path() const {
+  const auto directory = part_ >= VersionPart::kFirstLayer ? StatePart::kKv : StatePart::kDirectory;
+  return staged_path(directory, place_.name);
+}
+
+std::shared_ptr<CopiedFile> VersionFile::copy() const {
+  return staged_node(context_, state_, path(), place_);
+}
+
 bool VersionFile::fresh() {
   const auto record = context_.store.state(state_);
-  const auto directory = part_ >= VersionPart::kFirstLayer ? StatePart::kKv : StatePart::kDirectory;
-  return record && record->version == version_ &&
-         !context_.store.staged(state_, staged_path(directory, place_.name));
+  return record && record->version == version_ && !context_.store.staged(state_, path());
 }
 
 Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
-  KVFS_TRY(refuse_writing(flags));
+  if (writes(flags)) {
+    const auto staged = copy();
+    if (!staged) return fail(ErrorCode::kNotFound, "writing " + path(), "its copy has moved on");
+    return staged->open_instead_of(ino(), flags);
+  }
   KVFS_ASSIGN(const auto files, context_.versions.get(version_));
   KVFS_ASSIGN(auto pins, pin_blocks(context_.store, files->record()));
   // Pins keep blocks, not the version: one that was dropped before them may lack some.
@@ -100,14 +112,14 @@ Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
 }
 
 void VersionFile::prepare(int flags, const Caller& caller, Done done) {
-  const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
-  if (!writes) return done({});
+  if (!writes(flags) || copy()) return done({});
   stage_copy({.flags = flags, .mode = born_.mode & 0777, .caller = caller},
              (flags & O_TRUNC) != 0 ? 0 : born_.size, std::move(done));
 }
 
 void VersionFile::change(const Changes& changes, Done done) {
   if (changes.size) {
+    if (const auto staged = copy()) return staged->change(changes, std::move(done));
     return stage_copy({.mode = born_.mode & 0777, .caller = {.uid = born_.uid, .gid = born_.gid}},
                       std::min(*changes.size, born_.size), std::move(done));
   }
@@ -126,13 +138,16 @@ void VersionFile::change(const Changes& changes, Done done) {
       });
 }
 
+// Answers kNotFound when it is done: the name stands for the copy from then on.
 void VersionFile::stage_copy(const Creation& how, std::uint64_t keep, Done done) {
-  const StatePart directory = part_ >= VersionPart::kFirstLayer ? StatePart::kKv : StatePart::kDirectory;
   std::optional<Beginning> from;
   if (keep != 0) from = Beginning{version_, part_, keep};
-  stage(context_, state_, staged_path(directory, place_.name), new_node(how), from,
-        [done = std::move(done)](const Result<FileId>& staged) {
-          if (!staged && staged.error().code != ErrorCode::kExists) return done(fail(staged.error()));
+  stage(context_, state_, path(), new_node(how), from,
+        [alive = context_.alive(), place = place_,
+         done = std::move(done)](const Result<FileId>& staged) {
+          if (!staged && staged.error().code != ErrorCode::kExists)
+            return done(fail(staged.error()));
+          alive->background_notifier.entry(place.directory, place.name);
           done(fail(ErrorCode::kNotFound, "writing a version's file", "a copy of it is staged"));
         });
 }

@@ -7,6 +7,7 @@
 
 #include "fs/context.h"
 #include "fs/node.h"
+#include "fs/nodes/copied_file.h"
 #include "fs/version_files.h"
 
 namespace kvfs::fs {
@@ -28,12 +29,16 @@ class VersionFile : public File {
   std::optional<EntryPlace> entry() const override { return place_; }
   bool fresh() override;
   void change(const Changes& changes, Done done) override;
-  // Who writes gets a copy of it, staged under its name.
+  // Who writes gets a copy of it, staged under its name: another file, for which the kernel looks
+  // when it is told so. Who holds this one all the same (a descriptor opened again, an NFS handle)
+  // comes back and writes the copy through it.
   void prepare(int flags, const Caller& caller, Done done) override;
   Result<std::unique_ptr<Handle>> open(int flags) override;
 
  private:
   void stage_copy(const Creation& how, std::uint64_t keep, Done done);
+  std::string path() const;                  // where its copy is staged
+  std::shared_ptr<CopiedFile> copy() const;  // null: none is
 
   Context& context_;
   const StateId state_;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <random>
 
 #include "engine/sched/verbs.h"
@@ -96,6 +97,59 @@ TEST_F(Copies, ASecondRsyncMovesNothing) {
       "");
   EXPECT_EQ(run("rsync -ai " + out() + "/r/kv/ back/kv/ | grep '^>f' || true", states()).output,
             "");
+}
+
+// How a file server opens what it has looked up: by its descriptor, whatever its name stands for
+// now.
+int open_again(const std::filesystem::path& file, int flags) {
+  const int held = ::open(file.c_str(), O_PATH);
+  const int fd = ::open(("/proc/self/fd/" + std::to_string(held)).c_str(), flags);
+  ::close(held);
+  return fd;
+}
+
+TEST_F(Copies, AFileThatIsOpenedByItsDescriptorIsWrittenToo) {
+  const std::string before = read_file(state_ / "text");
+  int fd = open_again(state_ / "text", O_RDWR | O_CREAT);
+  ASSERT_GE(fd, 0) << std::strerror(errno);
+  ASSERT_EQ(::ftruncate(fd, 0), 0);
+  ASSERT_EQ(::pwrite(fd, before.data(), before.size(), 0), std::ssize(before));
+  EXPECT_EQ(::close(fd), 0);
+  EXPECT_TRUE(eventually(
+      [&] { return read_file(state_ / "status").find("incomplete") == std::string::npos; }));
+  EXPECT_EQ(read_file(state_ / "text"), before);
+
+  fd = open_again(state_ / "text", O_WRONLY);
+  ASSERT_GE(fd, 0) << std::strerror(errno);
+  ASSERT_EQ(::ftruncate(fd, 0), 0);
+  ASSERT_EQ(::write(fd, "something else, and longer than what was there before", 53), 53);
+  EXPECT_EQ(::close(fd), -1);  // it is not what the tokens say
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(read_file(state_ / "text"), before);
+  EXPECT_EQ(std::filesystem::file_size(state_ / "text"), before.size());
+}
+
+TEST_F(Copies, WhereTheMountIsReExportedAnFsyncIsEnough) {
+  shell("cp -r s $O/s");
+  remount({"noblock"});
+  std::filesystem::create_directories(states() / "new/kv");
+  std::vector<int> kept_open;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(outside_ / "s")) {
+    const auto name = file.path().lexically_relative(outside_ / "s");
+    if (!file.is_regular_file() || (name.has_parent_path() && name.parent_path() != "kv") ||
+        name == "status" || name == "ctl") {
+      continue;
+    }
+    const std::string bytes = read_file(file.path());
+    const int fd = ::open((states() / "new" / name).c_str(), O_RDWR | O_CREAT, 0600);
+    ASSERT_GE(fd, 0) << name;
+    ASSERT_EQ(::pwrite(fd, bytes.data(), bytes.size(), 0), std::ssize(bytes)) << name;
+    EXPECT_EQ(::fsync(fd), 0) << name;
+    kept_open.push_back(fd);
+  }
+  EXPECT_TRUE(eventually([&] { return root_of("new") == root_of("s"); }));
+  for (const int fd : kept_open) ::close(fd);
+  EXPECT_EQ(root_of("new"), root_of("s"));
 }
 
 TEST_F(Copies, FromASnapshotAndOverAnExistingState) {

@@ -147,6 +147,22 @@ TEST_F(Spool, ADelayGivesWritersTimeToComeBack) {
   EXPECT_THAT(read_file(state / "text"), ::testing::StartsWith("abcdef"));
 }
 
+// As an NFS server does: its client has closed the file, it has not.
+TEST_F(Spool, WhereTheMountIsReExportedAnFsyncEndsAPrompt) {
+  remount({"noblock", "spool_delay=200ms"});
+  const auto state = make_state("s", 3);
+  const int fd = ::open((state / "ask/q").c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+  ASSERT_GE(fd, 0);
+  ASSERT_EQ(::pwrite(fd, "half ", 5, 0), 5);
+  EXPECT_EQ(::fsync(fd), 0);
+  ASSERT_EQ(::pwrite(fd, "a prompt", 8, 5), 8);
+  EXPECT_EQ(::fsync(fd), 0);
+  EXPECT_TRUE(eventually([&] { return is_done(state, "q"); }));
+  ::close(fd);
+  EXPECT_EQ(read_file(state / "replies/q").size(), 3U);
+  EXPECT_THAT(status_of(state, "q"), HasSubstr("13 read"));
+}
+
 TEST_F(Spool, JobsOfBeforeARemountAreListedAndCanBeRemoved) {
   controls_.step_delay_us = 20000;
   const auto state = make_state("s", 4000);
