@@ -3,8 +3,11 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <map>
+#include <ranges>
 #include <system_error>
 
 #include <toml++/toml.h>
@@ -27,12 +30,51 @@ struct CommandLine {
   std::string text;  // not empty: print it and leave
 };
 
+const Setting* setting_of(std::string_view name) {
+  const auto found = std::ranges::find(settings(), name, &Setting::name);
+  return found == settings().end() ? nullptr : &*found;
+}
+
+// What mount(8) hands through and means itself.
+bool is_mounts_own(std::string_view word) {
+  constexpr std::array kWords{"auto",  "noauto", "defaults", "nofail", "_netdev",
+                              "group", "owner",  "user",     "users",  "nouser"};
+  return word.starts_with("x-") || std::ranges::find(kWords, word) != kWords.end();
+}
+
+// Settings among the words of -o become what they are; a flag of the same name wins.
+void take_settings_of_options(Layer& layer) {
+  const auto options = layer.find("fuse-options");
+  if (options == layer.end()) return;
+  Layer found;
+  std::string rest;
+  for (const std::string& list : options->second) {
+    for (const auto part : std::views::split(list, ',')) {
+      const std::string word(part.begin(), part.end());
+      const std::size_t equals = std::min(word.find('='), word.size());
+      const Setting* setting = setting_of(std::string_view(word).substr(0, equals));
+      const bool whole = setting != nullptr && setting != setting_of("fuse-options") &&
+                         (equals < word.size() || setting->kind == Setting::Kind::kSwitch);
+      if (whole) {
+        found[std::string(setting->name)].push_back(equals < word.size() ? word.substr(equals + 1)
+                                                                         : "true");
+      } else if (!is_mounts_own(word)) {
+        rest += (rest.empty() ? "" : ",") + word;
+      }
+    }
+  }
+  options->second = {rest};
+  layer.merge(found);
+}
+
 Result<CommandLine> parse_command_line(int argc, const char* const* argv) {
   CLI::App app("keeps what language models have read, and shows it as a filesystem", "kvfsd");
   app.set_version_flag("--version", kVersion);
   app.footer(
       "Every flag is also a key of the TOML file and a variable KVFS_…; the flag wins, then the\n"
-      "variable, then the file. Exit codes: 1 failure, 2 usage, 3 store, 4 model, 5 mount.");
+      "variable, then the file. It may stand in -o too, as name=value, for /etc/fstab:\n"
+      "  /var/lib/kvfs /mnt/kvfs fuse.kvfsd allow_other,model=/srv/models/a.gguf 0 0\n"
+      "Exit codes: 1 failure, 2 usage, 3 store, 4 model, 5 mount.");
   std::map<std::string, CLI::Option*, std::less<>> options;
   for (const Setting& setting : settings()) {
     const std::string flags(setting.flags);
@@ -42,13 +84,18 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv) {
                               : app.add_option_function<std::vector<std::string>>(
                                     flags, [](const std::vector<std::string>&) {}, help);
     if (setting.kind != Setting::Kind::kSwitch) {
-      option->expected(1)->type_name(std::string(setting.value_name));
+      option->expected(1)->allow_extra_args(false);
+      option->type_name(std::string(setting.value_name));
       option->multi_option_policy(setting.kind == Setting::Kind::kList
                                       ? CLI::MultiOptionPolicy::TakeAll
                                       : CLI::MultiOptionPolicy::TakeLast);
     }
     options.emplace(setting.name, option);
   }
+  std::vector<std::string> places;
+  app.add_option("PLACE", places, "MOUNT, or STORE and MOUNT: what mount(8) says")
+      ->expected(-1)
+      ->option_text(" ");
   CommandLine out;
   try {
     app.parse(argc, const_cast<char**>(argv));
@@ -64,6 +111,13 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv) {
   for (const auto& [name, option] : options) {
     if (option->count() > 0) out.values[name] = option->results();
   }
+  if (places.size() > 2) {
+    return fail(ErrorCode::kInvalid, "command line", "'" + places[2] + "' is one place too many",
+                "see kvfsd --help");
+  }
+  if (!places.empty()) out.values.insert({"mount", {places.back()}});
+  if (places.size() == 2) out.values.insert({"store", {places.front()}});
+  take_settings_of_options(out.values);
   return out;
 }
 
@@ -127,11 +181,8 @@ Result<Layer> read_file(const fs::path& path) {
     std::string name(key.str());
     std::replace(name.begin(), name.end(), '_', '-');
     const std::string where = path.string() + ": key '" + std::string(key.str()) + "'";
-    const Setting* found = nullptr;
-    for (const Setting& setting : settings()) {
-      if (setting.in_file && setting.name == name) found = &setting;
-    }
-    if (found == nullptr) {
+    const Setting* found = setting_of(name);
+    if (found == nullptr || !found->in_file) {
       return fail(ErrorCode::kInvalid, where, "no such setting",
                   "remove it; kvfsd --help lists them, without the two dashes");
     }

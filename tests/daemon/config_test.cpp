@@ -1,6 +1,6 @@
 #include "daemon/config.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -58,6 +58,24 @@ class ConfigTest : public testing::Test {
   std::map<std::string, std::string> variables_;
   Surroundings around_;
 };
+
+TEST_F(ConfigTest, MountSaysWhereAndFstabsOptionsAreSettingsToo) {
+  const Config made = config({"/srv/store", "/mnt/there", "-o",
+                              "rw,nofail,x-systemd.automount,allow_other,model=/m/a.gguf,"
+                              "memory=2G,share-prefixes,model=/m/b.gguf"});
+  EXPECT_EQ(made.store, "/srv/store");
+  EXPECT_EQ(made.mount, "/mnt/there");
+  EXPECT_EQ(made.models, (std::vector<std::string>{"/m/a.gguf", "/m/b.gguf"}));
+  EXPECT_EQ(made.memory, std::uint64_t{2} << 30);
+  EXPECT_TRUE(made.share_prefixes);
+  EXPECT_EQ(made.fuse_options, (std::vector<std::string>{"rw", "allow_other"}));
+
+  EXPECT_EQ(config({"/mnt/there"}).mount, "/mnt/there");
+  EXPECT_EQ(config({"--mount", "/mnt/here", "/mnt/there"}).mount, "/mnt/here");  // the flag wins
+  EXPECT_EQ(config({"--memory", "1G", "-o", "memory=2G"}).memory, std::uint64_t{1} << 30);
+  EXPECT_THAT(refusal({"-o", "memory=much"}), testing::HasSubstr("'much'"));
+  EXPECT_THAT(refusal({"/a", "/b", "/c"}), testing::HasSubstr("kvfsd --help"));
+}
 
 TEST_F(ConfigTest, TheFlagWinsThenTheVariableThenTheFile) {
   const std::string file = write_file("threads = 1\nstore = \"/of/file\"\nmount = \"/of/file\"\n");
