@@ -79,6 +79,10 @@ Result<json::object> object_of(const std::string& text) {
   return std::move(value.as_object());
 }
 
+std::string body_of(std::string_view method, const json::object& body) {
+  return method == "GET" ? std::string() : json::serialize(body);
+}
+
 struct Answer {
   unsigned status = 0;
   std::string body;
@@ -165,9 +169,8 @@ bool Client::answers() const {
 
 Result<json::object> Client::send(std::string_view method, const std::string& target,
                                   const json::object& body) const {
-  std::string text = method == "GET" ? std::string() : json::serialize(body);
   KVFS_ASSIGN(const Answer answer,
-              exchange(socket_, make_request(method, target, std::move(text))));
+              exchange(socket_, make_request(method, target, body_of(method, body))));
   KVFS_ASSIGN(json::object object, object_of(answer.body));
   if (answer.status >= 400) return fail(error_of(object));
   return object;
@@ -186,9 +189,9 @@ Result<std::string> Client::text(const std::string& target) const {
   return fail(error_of(object));
 }
 
-Status Client::stream(const std::string& target, const json::object& body,
+Status Client::stream(std::string_view method, const std::string& target, const json::object& body,
                       const std::function<void(const json::object&)>& on_line,
-                      const std::function<void()>& on_interrupt) const {
+                      const std::function<bool()>& on_interrupt) const {
   asio::io_context io(1);
   Socket socket(io);
   KVFS_TRY(connect(socket, socket_));
@@ -197,14 +200,14 @@ Status Client::stream(const std::string& target, const json::object& body,
       fail(ErrorCode::kCanceled, "kvfs", "interrupted twice", "kvfs cancel ends what still runs");
   std::function<void(ErrorWord, int)> interrupted = [&](ErrorWord error, int) {
     if (error) return;
-    on_interrupt();
+    if (!on_interrupt()) return io.stop();
     signals.async_wait([&](ErrorWord again, int) {
       if (!again) io.stop();
     });
   };
   signals.async_wait(interrupted);
   LineReader reader(socket, on_line);
-  asio::co_spawn(io, reader.run(make_request("POST", target, json::serialize(body))),
+  asio::co_spawn(io, reader.run(make_request(method, target, body_of(method, body))),
                  [&](std::exception_ptr exception, Status status) {
                    if (exception) std::rethrow_exception(exception);
                    outcome = std::move(status);

@@ -26,11 +26,11 @@ class Client {
                                    const boost::json::object& body) const;
   Result<std::string> text(const std::string& target) const;
 
-  // Posts body and gives every JSON line of the answer to on_line as it arrives. on_interrupt is
-  // called at the first Ctrl-C and the stream goes on; the second one ends it with kCanceled.
-  Status stream(const std::string& target, const boost::json::object& body,
+  // Gives every JSON line of the answer to on_line as it arrives. At the first Ctrl-C on_interrupt
+  // says whether it goes on; a second one ends it too: with kCanceled.
+  Status stream(std::string_view method, const std::string& target, const boost::json::object& body,
                 const std::function<void(const boost::json::object&)>& on_line,
-                const std::function<void()>& on_interrupt) const;
+                const std::function<bool()>& on_interrupt) const;
 
  private:
   std::filesystem::path socket_;

@@ -158,8 +158,12 @@ Result<int> run_job(const Client& client, JobRequest request) {
   request.body["progress"] = !request.json && ::isatty(STDERR_FILENO) == 1;
   Show show(client, request);
   const Status stream = client.stream(
-      state_target(request.state, request.verb), request.body,
-      [&](const json::object& object) { show.line(object); }, [&] { show.interrupt(); });
+      "POST", state_target(request.state, request.verb), request.body,
+      [&](const json::object& object) { show.line(object); },
+      [&] {
+        show.interrupt();
+        return true;
+      });
   return show.outcome(stream);
 }
 

@@ -29,6 +29,7 @@ constexpr std::array kVerbs{
     VerbEntry{"rm", "remove states", make_rm},
     VerbEntry{"snap", "keep what a state knows now under a name", make_snap},
     VerbEntry{"rollback", "let a state forget its last tokens", make_rollback},
+    VerbEntry{"events", "what happens to states, jobs and files, as JSON lines", make_events},
     VerbEntry{"log", "what a state knows and its snapshots do", make_log},
     VerbEntry{"feed", "let a state read texts", make_feed},
     VerbEntry{"ask", "ask a state, which stays as it was", make_ask},

@@ -10,6 +10,7 @@ namespace kvfs::cli {
 std::unique_ptr<Verb> make_ask();
 std::unique_ptr<Verb> make_cancel();
 std::unique_ptr<Verb> make_continue();
+std::unique_ptr<Verb> make_events();
 std::unique_ptr<Verb> make_feed();
 std::unique_ptr<Verb> make_fork();
 std::unique_ptr<Verb> make_log();

@@ -8,6 +8,7 @@ std::span<const Route> api_routes() {
   static constexpr std::array kRoutes{
       Route{"GET", "/healthz", healthz},
       Route{"GET", "/v1/status", get_status},
+      Route{"GET", "/v1/events", get_events},
       Route{"POST", "/v1/shutdown", post_shutdown},
       Route{"GET", "/v1/models", get_models},
       Route{"GET", "/v1/states", list_states},

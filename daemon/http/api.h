@@ -3,6 +3,7 @@
 //
 //   GET    /healthz                     ok
 //   GET    /v1/status                   the daemon's counters; text with Accept: text/plain
+//   GET    /v1/events                   what happens, see event_stream.h; ?under=PATH
 //   POST   /v1/shutdown                 ends the daemon; on the unix socket only
 //   GET    /v1/models                   {"object":"list","data":[{"id","default","loaded",…}]}
 //   GET    /v1/states                   {"states":[…]}; ?under=PATH, ?recursive
@@ -42,6 +43,7 @@ using Answering = boost::asio::awaitable<Result<Answer>>;
 
 Answering healthz(Services& services, Call call);
 Answering get_status(Services& services, Call call);
+Answering get_events(Services& services, Call call);
 Answering post_shutdown(Services& services, Call call);
 Answering get_models(Services& services, Call call);
 

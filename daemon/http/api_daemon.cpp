@@ -33,6 +33,18 @@ Answering get_status(Services& services, Call call) {
   co_return json_answer(out);
 }
 
+Answering get_events(Services& services, Call call) {
+  std::string under;
+  if (const auto given = call.query.find("under"); given != call.query.end()) {
+    under = given->second;
+    const auto found = sched::resolve(services.store, under);
+    if (!found) co_return fail(found.error());
+  }
+  co_return Answer{.content_type = "application/x-ndjson",
+                   .kind = Answer::Body::kEvents,
+                   .body = std::move(under)};
+}
+
 Answering post_shutdown(Services& services, Call call) {
   if (!call.peer.local) {
     co_return fail(ErrorCode::kPermission, "shutdown", "not asked for on the unix socket",

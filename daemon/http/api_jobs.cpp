@@ -87,6 +87,7 @@ Result<Answer> started(Services& services, const Order& order, const std::vector
     return json_answer({{"jobs", std::move(jobs)}}, 202);
   }
   return Answer{.content_type = "application/x-ndjson",
+                .kind = Answer::Body::kJobs,
                 .follow = Follow{.state = state,
                                  .kind = order.submissions[0].kind,
                                  .jobs = std::move(names),

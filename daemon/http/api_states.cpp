@@ -59,9 +59,8 @@ tl::unexpected<Error> refuse_place(Error error) {
 
 // Who asked finds the tree on the mount as the answer says it is.
 boost::asio::awaitable<void> tell_mount(Services& services, StateId state) {
-  co_await completion<bool>([&](auto done) {
-    services.state_changed(state, [done = std::move(done)] { done(true); });
-  });
+  co_await completion<bool>(
+      [&](auto done) { services.state_changed(state, [done = std::move(done)] { done(true); }); });
 }
 
 boost::asio::awaitable<Status> set_params(Services& services, StateId state,

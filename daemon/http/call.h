@@ -44,11 +44,14 @@ struct Follow {
 };
 
 struct Answer {
+  enum class Body { kText, kJobs, kEvents };
+
   unsigned status = 200;
   std::string content_type = "application/json";
-  std::string body;
-  std::string allow;             // 405 only
-  std::optional<Follow> follow;  // then there is no body
+  Body kind = Body::kText;
+  std::string body;  // kText; kEvents: the state's path they are of, "" for all, see event_stream.h
+  std::string allow;  // 405 only
+  Follow follow;      // kJobs
 };
 
 Answer json_answer(const boost::json::object& object, unsigned status = 200);

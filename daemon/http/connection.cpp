@@ -15,6 +15,7 @@
 #include "codec/base/log.h"
 #include "daemon/http/api.h"
 #include "daemon/http/errors.h"
+#include "daemon/http/event_stream.h"
 #include "daemon/http/job_stream.h"
 
 namespace kvfs::daemon::http {
@@ -183,8 +184,12 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
     const unsigned version = request->version();
     const bool keep_alive = request->keep_alive() && !front.closing;
     answer = co_await dispatch(front, std::move(*request), peer);
-    if (answer->follow) {
-      co_await stream_jobs(stream, front, *answer->follow, version);
+    if (answer->kind == Answer::Body::kJobs) {
+      co_await stream_jobs(stream, front, answer->follow, version);
+      co_return;
+    }
+    if (answer->kind == Answer::Body::kEvents) {
+      co_await stream_events(stream, front, answer->body, version);
       co_return;
     }
     const bool sent = co_await send(stream, *answer, version, keep_alive);

@@ -1,19 +1,17 @@
 #include "daemon/http/job_stream.h"
 
-#include <sys/socket.h>
-
 #include <chrono>
 #include <memory>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_ref.hpp>
 
 #include "codec/base/log.h"
+#include "daemon/http/bell.h"
 #include "daemon/http/errors.h"
 #include "daemon/http/present.h"
 #include "engine/text/tokenizer.h"
@@ -29,19 +27,6 @@ constexpr auto kProgressEvery = std::chrono::milliseconds(200);
 constexpr auto kLookAgain = std::chrono::milliseconds(5);  // for `done` after the reply's end
 constexpr auto kRestTime = std::chrono::seconds(30);
 constexpr std::size_t kReadBytes = 16 << 10;
-
-// Wakes the coroutine. ring() may be called from any thread, gone is the io_context thread's.
-struct Bell {
-  explicit Bell(const asio::any_io_executor& executor) : timer(executor) {}
-  asio::steady_timer timer;
-  bool gone = false;  // the client
-};
-// Owners: the following coroutine, the callbacks it left with replies, and the watch on the socket.
-using SharedBell = std::shared_ptr<Bell>;
-
-void ring(const SharedBell& bell) {
-  asio::post(bell->timer.get_executor(), [bell] { bell->timer.cancel(); });
-}
 
 // Built in functions: g++ 12 cannot keep an initializer list across a co_await. Nor does it compile
 // one rightly that && might skip.
@@ -87,7 +72,6 @@ class JobStream {
   std::optional<sched::JobView> view(const std::string& name) const;
   const text::Tokenizer* tokenizer_of(const std::string& name) const;
   json::object told(Followed& job, std::string text) const;
-  void watch_client();
   bool all_over() const;
   bool settling() const;
 
@@ -136,20 +120,6 @@ json::object JobStream::told(Followed& job, std::string text) const {
   if (!logprobs.empty()) out["logprobs"] = logprobs_json(*job.tokenizer, logprobs);
   job.tokens_told += logprobs.size();
   return out;
-}
-
-// A client sends nothing while it listens: when its socket can be read, it is gone. The error is
-// that the server closed the connection.
-void JobStream::watch_client() {
-  stream_.socket().async_wait(
-      asio::socket_base::wait_read,
-      [bell = bell_, handle = stream_.socket().native_handle()](boost::system::error_code error) {
-        char byte = 0;
-        if (error || ::recv(handle, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
-          bell->gone = true;
-          bell->timer.cancel();
-        }
-      });
 }
 
 asio::awaitable<void> JobStream::write(std::string_view bytes) {
@@ -282,7 +252,7 @@ asio::awaitable<void> JobStream::cancel_asks() {
 
 asio::awaitable<void> JobStream::run(unsigned version) {
   co_await begin(version);
-  watch_client();
+  watch_client(stream_, bell_);
   while (!bell_->gone) {
     for (std::size_t i = 0; i < jobs_.size(); ++i) co_await pump(i);
     if (all_over()) break;

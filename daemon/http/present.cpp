@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <ctime>
 
@@ -72,6 +73,18 @@ json::object times_json(const store::JobTimes& times) {
 }
 
 }  // namespace
+
+json::object change_json(const store::Change& change) {
+  using Kind = store::Change::Kind;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  json::object out{{"at", time_json(std::chrono::nanoseconds(now).count())},
+                   {"event", store::name_of(change.kind)},
+                   {"state", change.path}};
+  if (!change.file.empty()) out["file"] = change.file;
+  if (!change.before.empty()) out["before"] = change.before;
+  if (change.kind == Kind::kJob) out["job"] = job_json({.record = change.job});
+  return out;
+}
 
 json::object logprobs_json(const text::Tokenizer& tokenizer,
                            const std::vector<model::Logprobs>& logprobs) {

@@ -15,6 +15,9 @@ namespace kvfs::daemon::http {
 // store::JobRecord and JobTimes say.
 boost::json::object job_json(const sched::JobView& job);
 
+// A line of event_stream.h, of now.
+boost::json::object change_json(const store::Change& change);
+
 // As OpenAI's chat API has it, and each token's id: {"content":[{"id","token","bytes","logprob",
 // "top_logprobs":[{"id","token","bytes","logprob"}]}]}. Parts of characters are U+FFFD in "token".
 boost::json::object logprobs_json(const text::Tokenizer& tokenizer,

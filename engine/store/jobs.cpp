@@ -25,6 +25,14 @@ Status erase_job(Txn& txn, JobId id, StateId state) {
   return {};
 }
 
+Status note_job(TransactionScope& scope, const JobRecord& job) {
+  if (!scope.watched) return {};
+  Change change{.kind = Change::Kind::kJob, .state = job.state, .job = job};
+  change.job.prompt.clear();
+  change.job.params.clear();
+  return note_change(scope, std::move(change));
+}
+
 }  // namespace
 
 Result<JobRecord> read_job(const Txn& txn, JobId id) {
@@ -80,6 +88,7 @@ Result<JobId> WriteTransaction::add_job(const JobRecord& record) {
   const JobId id{scope_.counters.next_job++};
   KVFS_TRY(put_job(scope_.txn, id, job));
   KVFS_TRY(scope_.txn.put(Table::kStateJobs, state_job_key(job.state, id), {}));
+  KVFS_TRY(note_job(scope_, job));
   return id;
 }
 
@@ -102,6 +111,7 @@ Status WriteTransaction::update_job(JobId id, const JobRecord& record) {
   } else if (job.base) {
     KVFS_TRY(hold(scope_, job.base));
   }
+  if (job.status != stored.status) KVFS_TRY(note_job(scope_, job));
   return put_job(scope_.txn, id, job);
 }
 

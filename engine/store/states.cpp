@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "engine/store/file_nodes.h"
 #include "engine/store/files.h"
@@ -13,6 +14,11 @@
 
 namespace kvfs::store {
 namespace {
+
+// What a user sets, for comparing.
+auto settings(const StateRecord& state) {
+  return std::tie(state.params, state.mode, state.uid, state.gid, state.pinned);
+}
 
 constexpr std::size_t kMaxName = 255;
 
@@ -99,6 +105,16 @@ Result<std::vector<NameEntry>> list_rows(const Txn& txn, Table table, StateId pa
 }
 
 }  // namespace
+
+Result<std::string> path_of(const Txn& txn, StateId id) {
+  std::string path;
+  while (id) {
+    KVFS_ASSIGN(const StateRecord state, read_state(txn, id));
+    path = (!state.parent ? "" : state.snapshot ? "@" : "/") + state.name + path;
+    id = state.parent;
+  }
+  return path;
+}
 
 Status require_removable(const Txn& txn, StateId id, const StateRecord& state) {
   if (state.pinned) {
@@ -209,6 +225,7 @@ Result<StateId> WriteTransaction::create_state(const StateRecord& record) {
   KVFS_TRY(put_state(scope_.txn, id, record));
   KVFS_TRY(put_name(scope_.txn, record, id));
   ++scope_.counters.statistics.states;
+  KVFS_TRY(note_change(scope_, {.kind = Change::Kind::kCreated, .state = id}));
   return id;
 }
 
@@ -232,6 +249,7 @@ Result<StateId> WriteTransaction::create_snapshot(StateId of, std::string_view n
 Status WriteTransaction::remove_state(StateId id) {
   KVFS_ASSIGN(const StateRecord state, read_state(scope_.txn, id));
   KVFS_TRY(require_removable(scope_.txn, id, state));
+  KVFS_TRY(note_change(scope_, {.kind = Change::Kind::kRemoved, .state = id}));
   KVFS_TRY(abandon(scope_, state.version));
   KVFS_TRY(remove_nodes_of(scope_, id));
   KVFS_TRY(remove_files_of(scope_.txn, id));
@@ -251,11 +269,14 @@ Status WriteTransaction::rename_state(StateId id, StateId new_parent, std::strin
   }
   KVFS_TRY(require_place(scope_.txn, new_parent, new_name, table_of(state)));
   KVFS_TRY(refuse_own_descendant(scope_.txn, id, new_parent));
+  KVFS_ASSIGN(std::string before, path_of(scope_.txn, id));
   KVFS_TRY(erase_name(scope_.txn, state));
   state.parent = new_parent;
   state.name = new_name;
   KVFS_TRY(put_name(scope_.txn, state, id));
-  return put_state(scope_.txn, id, state);
+  KVFS_TRY(put_state(scope_.txn, id, state));
+  return note_change(scope_,
+                     {.kind = Change::Kind::kRenamed, .state = id, .before = std::move(before)});
 }
 
 Status WriteTransaction::update_state(StateId id, const StateRecord& record) {
@@ -265,7 +286,9 @@ Status WriteTransaction::update_state(StateId id, const StateRecord& record) {
   state.name = stored.name;
   state.version = stored.version;
   state.snapshot = stored.snapshot;
-  return put_state(scope_.txn, id, state);
+  KVFS_TRY(put_state(scope_.txn, id, state));
+  if (settings(state) == settings(stored)) return {};
+  return note_change(scope_, {.kind = Change::Kind::kChanged, .state = id});
 }
 
 Status WriteTransaction::set_version(StateId id, VersionId version) {
@@ -273,7 +296,8 @@ Status WriteTransaction::set_version(StateId id, VersionId version) {
   KVFS_TRY(adopt(scope_, version));
   KVFS_TRY(abandon(scope_, state.version));
   state.version = version;
-  return put_state(scope_.txn, id, state);
+  KVFS_TRY(put_state(scope_.txn, id, state));
+  return note_change(scope_, {.kind = Change::Kind::kAdvanced, .state = id, .version = version});
 }
 
 }  // namespace kvfs::store

@@ -17,6 +17,8 @@ Result<StateId> read_snapshot(const Txn& txn, StateId of, std::string_view name)
 Result<std::vector<NameEntry>> list_snapshots(const Txn& txn, StateId of, std::size_t limit);
 Result<NameEntry> parse_entry(std::string_view name, ByteSpan value);
 Bytes encode_entry(NameEntry::Kind kind, std::uint64_t id);
+// Names from states/ on: "a/b"; of a snapshot "a/b@v1"; of none "".
+Result<std::string> path_of(const Txn& txn, StateId id);
 // The state exists, or kNotFound.
 Status require_state(const Txn& txn, StateId id);
 

@@ -80,6 +80,7 @@ struct Store::Impl {
   std::unique_ptr<Environment> environment;
   ChunkTable chunks;
   BlockPins pins;
+  Watchers watchers;
   CodecPool pool;
   Writer writer;
   Collector collector;
@@ -316,22 +317,32 @@ void Store::write_async(std::function<Status(WriteTransaction&)> body,
   impl_->write(std::move(body), std::move(done), weight);
 }
 
+std::uint64_t Store::watch(Watcher watcher) { return impl_->watchers.add(std::move(watcher)); }
+void Store::unwatch(std::uint64_t watch) { impl_->watchers.remove(watch); }
+
 void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::Done done,
                         std::size_t weight) {
+  struct Left {  // by the transaction, for after its commit
+    std::vector<BlockId> orphans;
+    std::vector<Change> changes;
+  };
   // Owned by the task's two functions, which std::function wants to be copyable.
-  auto orphans = std::make_shared<std::vector<BlockId>>();
+  auto left = std::make_shared<Left>();
   writer.submit(
-      [body = std::move(body), orphans](Txn& txn) -> Status {
+      [this, body = std::move(body), left](Txn& txn) -> Status {
         KVFS_ASSIGN(Counters counters, load_counters(txn));
-        TransactionScope scope{.txn = txn, .counters = counters};
+        TransactionScope scope{.txn = txn, .counters = counters, .watched = watchers.any()};
         WriteTransaction transaction(scope);
         KVFS_TRY(body(transaction));
         KVFS_TRY(finish_transaction(scope));
-        *orphans = std::move(scope.orphans);
+        *left = {std::move(scope.orphans), std::move(scope.changes)};
         return {};
       },
-      [this, done = std::move(done), orphans](Status status) {
-        if (status) collector.orphaned(*orphans);
+      [this, done = std::move(done), left](Status status) {
+        if (status) {
+          collector.orphaned(left->orphans);
+          watchers.tell(left->changes);
+        }
         done(std::move(status));
       },
       weight);

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "engine/store/block_pin.h"
+#include "engine/store/changes.h"
 #include "engine/store/records.h"
 
 namespace kvfs::store {
@@ -123,6 +124,10 @@ class Store {
   // weight: about the bytes it will write, which bounds what shares its commit.
   void write_async(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done,
                    std::size_t weight = 0);
+
+  // From now on until unwatch(), which waits for a call that is running. Any thread but the writer's.
+  std::uint64_t watch(Watcher watcher);
+  void unwatch(std::uint64_t watch);
 
   // Frees chunks and blocks that nothing refers to, in small transactions; jobs may run meanwhile.
   // Returns the encoded bytes freed. Also runs by itself soon after references were dropped.

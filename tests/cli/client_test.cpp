@@ -94,9 +94,9 @@ TEST(Client, LinesArriveWholeHoweverTheyAreCut) {
   const Status status =
       Client(daemon.path())
           .stream(
-              "/v1/states/x/ask", {{"prompt", "p"}},
+              "POST", "/v1/states/x/ask", {{"prompt", "p"}},
               [&](const boost::json::object& line) { keys.emplace_back(line.begin()->key()); },
-              [] {});
+              [] { return true; });
   ASSERT_TRUE(status) << status.error().message();
   EXPECT_EQ(keys, (std::vector<std::string>{"job", "text", "done"}));
   EXPECT_NE(daemon.request.find("POST /v1/states/x/ask"), std::string::npos);
@@ -108,10 +108,10 @@ TEST(Client, ARefusedStreamGivesTheDaemonsError) {
   OneAnswer daemon({"HTTP/1.1 400 Bad Request\r\nContent-Length: " + std::to_string(body.size()) +
                     "\r\n\r\n" + body});
   int lines = 0;
-  const Status status =
-      Client(daemon.path())
-          .stream(
-              "/v1/states/x/ask", {}, [&](const boost::json::object&) { ++lines; }, [] {});
+  const Status status = Client(daemon.path())
+                            .stream(
+                                "POST", "/v1/states/x/ask", {},
+                                [&](const boost::json::object&) { ++lines; }, [] { return true; });
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().message(), "prompt: empty; write one");
   EXPECT_EQ(lines, 0);
@@ -120,10 +120,10 @@ TEST(Client, ARefusedStreamGivesTheDaemonsError) {
 TEST(Client, AStreamThatBreaksOffIsAnError) {
   OneAnswer daemon({kStreamHead, chunk("{\"text\":\"a\"}\n")});
   int lines = 0;
-  const Status status =
-      Client(daemon.path())
-          .stream(
-              "/v1/states/x/ask", {}, [&](const boost::json::object&) { ++lines; }, [] {});
+  const Status status = Client(daemon.path())
+                            .stream(
+                                "POST", "/v1/states/x/ask", {},
+                                [&](const boost::json::object&) { ++lines; }, [] { return true; });
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, ErrorCode::kIo);
   EXPECT_EQ(lines, 1);

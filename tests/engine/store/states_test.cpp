@@ -35,6 +35,58 @@ TEST_F(StatesTest, NamesAreListedInByteOrderAndInPages) {
   EXPECT_EQ(names(*store, {}), (Names{"p", "q"}));
 }
 
+TEST_F(StatesTest, WatchersHearWhatWasCommittedAndNothingElse) {
+  std::vector<std::string> heard;
+  const std::uint64_t watch = store->watch([&](const Change& change) {
+    std::string line = std::string(name_of(change.kind)) + " " + change.path;
+    if (!change.file.empty()) line += " file " + change.file;
+    if (!change.before.empty()) line += " was " + change.before;
+    if (change.kind == Change::Kind::kJob) line += " " + change.job.name + change.job.prompt;
+    heard.push_back(line);
+  });
+  const StateId a = make("a"), b = make("b", a);
+  must([&](WriteTransaction& t) { return t.rename_state(b, {}, "c"); });
+  const auto update = [&](const std::function<void(StateRecord&)>& change) {
+    must([&](WriteTransaction& t) -> Status {
+      KVFS_ASSIGN(StateRecord record, t.state(a));
+      change(record);
+      return t.update_state(a, record);
+    });
+  };
+  update([](StateRecord& record) { record.advanced_ns = 7; });  // no news
+  update([](StateRecord& record) { record.params["seed"] = "1"; });
+  StateId snapshot;
+  must([&](WriteTransaction& t) -> Status {
+    KVFS_ASSIGN(snapshot, t.create_snapshot(a, "v1", 1));
+    return {};
+  });
+  must([&](WriteTransaction& t) -> Status {
+    KVFS_TRY(t.create_node({a, "notes"}, {}));
+    KVFS_TRY(t.create_node({.directory = a, .name = "text", .staged = true}, {}));
+    KVFS_TRY(t.move_node({a, "notes"}, {{}, "kept"}, false));
+    KVFS_TRY(t.unlink_node({{}, "kept"}));
+    return t.drop_staged(a);
+  });
+  must([&](WriteTransaction& t) -> Status {
+    KVFS_ASSIGN(const JobId job, t.add_job({.state = a, .name = "q", .prompt = "secret"}));
+    KVFS_ASSIGN(JobRecord record, t.job(job));
+    KVFS_TRY(t.update_job(job, record));  // no news
+    record.status = JobStatus::kCanceled;
+    return t.update_job(job, record);
+  });
+  EXPECT_FALSE(store->write([&](WriteTransaction& t) -> Status {
+    KVFS_TRY(t.create_state({.name = "never"}));
+    return fail(ErrorCode::kInvalid, "a test", "changes its mind");
+  }));
+  must([&](WriteTransaction& t) { return t.remove_state(snapshot); });
+  store->unwatch(watch);
+  make("unheard");
+  EXPECT_EQ(heard, (std::vector<std::string>{
+                       "created a", "created a/b", "renamed c was a/b", "changed a", "created a@v1",
+                       "file-created a file notes", "file-renamed  file kept was a/notes",
+                       "file-removed  file kept", "job a q", "job a q", "removed a@v1"}));
+}
+
 TEST_F(StatesTest, BadNamesAreRefused) {
   for (const std::string& name :
        {std::string(), std::string("."), std::string(".."), std::string("a/b"),

@@ -1,0 +1,60 @@
+// What committed transactions changed, for those who watch the store: which states, jobs and users'
+// files came, went and moved. Derived inside the transaction that did it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/store/records.h"
+
+namespace kvfs::store {
+
+struct Change {
+  enum class Kind {
+    kCreated,  // a state, a fork, a snapshot
+    kRemoved,
+    kRenamed,
+    kChanged,   // its params, mode, owner or pin
+    kAdvanced,  // it has another version
+    kJob,       // came, or its status changed
+    kFileCreated,
+    kFileRenamed,
+    kFileRemoved,
+  };
+  Kind kind = Kind::kChanged;
+  StateId state;       // of a file: the state it is beside; none: states/ itself
+  std::string path;    // of the state: names from states/ on, "a/b"; of a snapshot "a@v1"
+  std::string before;  // kRenamed: its path; kFileRenamed: "a/b/name", as it was
+  VersionId version;   // kAdvanced; none: it is empty now
+  JobRecord job;       // kJob, without prompt and params
+  std::string file;    // a file's name
+};
+
+std::string_view name_of(Change::Kind kind);  // "created", …, "file-removed"
+
+// Called on the store's writer thread, after the commit and before those who wait for it hear of
+// it: must return at once and not write.
+using Watcher = std::function<void(const Change&)>;
+
+// Any thread. A watcher is called with the lock held: remove() waits for it.
+class Watchers {
+ public:
+  std::uint64_t add(Watcher watcher);
+  void remove(std::uint64_t watch);
+  bool any() const { return any_; }
+  void tell(const std::vector<Change>& changes);
+
+ private:
+  std::mutex mutex_;  // guards watchers_, last_
+  std::map<std::uint64_t, Watcher> watchers_;
+  std::uint64_t last_ = 0;
+  std::atomic<bool> any_ = false;
+};
+
+}  // namespace kvfs::store
