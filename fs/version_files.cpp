@@ -1,35 +1,15 @@
 #include "fs/version_files.h"
 
-#include <string>
 #include <utility>
 
 namespace kvfs::fs {
-
-Result<std::unique_ptr<store::FileView>> VersionFiles::make(VersionPart part) {
-  switch (part) {
-    case VersionPart::kStateJson:
-      return store::state_json_view(store_, record_);
-    case VersionPart::kText:
-      return store::text_view(store_, record_);
-    case VersionPart::kTokens:
-      return store::tokens_view(store_, record_);
-    case VersionPart::kFirstLayer:
-      break;
-  }
-  const int layer = static_cast<int>(part) - static_cast<int>(VersionPart::kFirstLayer);
-  if (layer < 0 || static_cast<std::size_t>(layer) >= record_.layers.size()) {
-    return fail(ErrorCode::kNotFound, "layer " + std::to_string(layer),
-                "the model has " + std::to_string(record_.layers.size()));
-  }
-  return store::layer_view(store_, record_, static_cast<std::uint16_t>(layer));
-}
 
 Result<std::shared_ptr<store::FileView>> VersionFiles::view(VersionPart part) {
   {
     const std::lock_guard lock(mutex_);
     if (auto view = views_[part].lock()) return view;
   }
-  KVFS_ASSIGN(std::shared_ptr<store::FileView> view, make(part));
+  KVFS_ASSIGN(std::shared_ptr<store::FileView> view, store::part_view(store_, record_, part));
   const std::lock_guard lock(mutex_);
   views_[part] = view;
   sizes_[part] = view->size();

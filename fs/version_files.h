@@ -28,8 +28,6 @@ class VersionFiles {
   Result<std::uint64_t> size(VersionPart part);
 
  private:
-  Result<std::unique_ptr<store::FileView>> make(VersionPart part);
-
   store::Store& store_;
   const store::VersionRecord record_;
   std::mutex mutex_;  // guards everything below

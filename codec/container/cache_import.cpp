@@ -175,6 +175,7 @@ Result<ImportedCache> checked_cache(CacheParts parts) {
   KVFS_ASSIGN(out.positions, checked_positions(parts));
   KVFS_TRY(take_ids(parts, out));
   out.layers = std::move(parts.layers);
+  out.state = std::move(parts.state);
   return out;
 }
 

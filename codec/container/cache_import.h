@@ -4,7 +4,8 @@
 // 5 (layers with keys, values); a dict that holds one of these under `kv`, `past_key_values` or
 // `cache`, beside `input_ids` and `positions` where it has them. In an .npz the arrays are key_N
 // and value_N a layer (keys_N, k_N, layer_N_key … too), or `k` and `v` (key, keys, …) of all
-// layers, [layers, …].
+// layers, [layers, …]. What a dict has under `state`, or a .safetensors file as metadata, of texts by
+// name comes along as it is.
 //
 // Tensors are [1, heads, T, width] or [heads, T, width]. What is found is checked as a whole: batch
 // 1, one dtype, the same heads and widths in each layer, the same T unless positions are given by
@@ -16,7 +17,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "codec/container/tensor_view.h"
@@ -37,6 +40,7 @@ struct ImportedCache {
   std::vector<std::int32_t> unread;  // ids after the last position: the model has not read them yet
   std::vector<std::vector<std::int32_t>>
       positions;  // ascending; one for all layers, or one a layer
+  std::map<std::string, std::string> state;  // what the file says of it
 };
 
 class CacheImport {

@@ -2,7 +2,9 @@
 // cache_import.
 #pragma once
 
+#include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "codec/base/result.h"
@@ -14,6 +16,7 @@ struct CacheParts {
   std::vector<ImportedLayer> layers;  // [1, heads, T, width] or [heads, T, width]
   std::optional<std::vector<std::int64_t>> ids;
   std::optional<std::vector<std::vector<std::int64_t>>> positions;  // one, or one a layer
+  std::map<std::string, std::string> state;
 };
 
 inline constexpr std::size_t kMostLayers = 4096;

@@ -26,6 +26,7 @@ Result<CacheParts> cache_in_safetensors(ByteSpan file) {
                            file.subspan(header.data_offset + entry.begin, entry.end - entry.begin)};
   }
   CacheParts parts;
+  parts.state = header.metadata;
   std::vector<std::vector<std::int64_t>> positions;
   const auto add_numbers = [&](const std::string& name,
                                std::vector<std::vector<std::int64_t>>& to) -> Status {

@@ -30,6 +30,7 @@ class TreeReader {
       KVFS_ASSIGN(cache, cache_of_dict());
       KVFS_TRY(read_ids());
       KVFS_TRY(read_positions());
+      read_state();
     }
     KVFS_TRY(is_sequence(cache)                           ? read_pairs(cache)
              : tree_.is_object(cache, GlobalRole::kCache) ? read_dynamic(cache)
@@ -99,6 +100,20 @@ class TreeReader {
       out.push_back(std::move(one));
     }
     return {};
+  }
+
+  // Texts by name; what is none is not this project's.
+  void read_state() {
+    const NodeId id = tree_.find(tree_.root, "state");
+    if (id == kNoNode || tree_[id].kind != Kind::kDict) return;
+    const std::vector<NodeId>& items = tree_[id].items;
+    for (std::size_t i = 0; i + 1 < items.size(); i += 2) {
+      const PickleNode& key = tree_[items[i]];
+      const PickleNode& value = tree_[items[i + 1]];
+      if (key.kind != Kind::kStr || value.kind != Kind::kStr) continue;
+      parts_.state.insert_or_assign(std::string(as_text(key.bytes)),
+                                    std::string(as_text(value.bytes)));
+    }
   }
 
   Status add_layer(NodeId key, NodeId value) {

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "codec/container/pt_pickle.h"
-#include "codec/container/safetensors.h"
 #include "codec/container/zip_layout.h"
 
 namespace kvfs::container {
@@ -48,14 +47,10 @@ Status check(const BundleSpec& spec) {
 
 }  // namespace
 
-Result<StateBundle> StateBundle::make(const BundleSpec& spec, BundleFormat format) {
+Result<StateBundle> StateBundle::make(const BundleSpec& spec) {
   KVFS_TRY(check(spec));
   StateBundle out;
-  if (format == BundleFormat::kPt) {
-    out.make_pt(spec);
-  } else {
-    out.make_safetensors(spec);
-  }
+  out.lay_out(spec);
   return out;
 }
 
@@ -80,7 +75,7 @@ void StateBundle::add_tensor(std::size_t layer, KvHalf half, std::uint64_t size)
 }
 
 // Entries in the order that torch.save has: the tree, the byte order, the storages, the version.
-void StateBundle::make_pt(const BundleSpec& spec) {
+void StateBundle::lay_out(const BundleSpec& spec) {
   ZipLayout zip;
   const auto add_whole = [&](const std::string& name, Bytes bytes) {
     add_bytes(zip.header(name, bytes.size(), ZipLayout::crc_of(bytes), size_));
@@ -104,35 +99,11 @@ void StateBundle::make_pt(const BundleSpec& spec) {
   add_bytes(zip.directory(size_));
 }
 
-void StateBundle::make_safetensors(const BundleSpec& spec) {
-  SafetensorsHeader header;
-  header.metadata = spec.state;
-  const auto add = [&](std::string name, DType dtype, std::vector<std::uint64_t> shape) {
-    TensorEntry entry;
-    entry.name = std::move(name);
-    entry.dtype = dtype;
-    entry.shape = std::move(shape);
-    header.tensors.push_back(std::move(entry));
-  };
-  const auto layer_name = [](std::size_t layer) { return "layers." + std::to_string(layer); };
-  add("input_ids", DType::kI64, {1, spec.tokens.size()});
-  for (std::size_t i = 0; i < spec.positions.size(); ++i) {
-    add(spec.positions.size() == 1 ? "positions" : layer_name(i) + ".positions", DType::kI64,
-        {spec.positions[i].size()});
-  }
-  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
-    const BundleLayer& layer = spec.layers[i];
-    add(layer_name(i) + ".key", spec.dtype, {1, layer.heads, layer.tokens, layer.key_width});
-    add(layer_name(i) + ".value", spec.dtype, {1, layer.heads, layer.tokens, layer.value_width});
-  }
-  add_bytes(make_safetensors_header(header));
-  add_bytes(as_i64(spec.tokens));
-  for (const auto& positions : spec.positions) add_bytes(as_i64(positions));
-  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
-    for (const KvHalf half : {KvHalf::kKey, KvHalf::kValue}) {
-      add_tensor(i, half, bytes_of(spec, i, half));
-    }
-  }
+bool StateBundle::frames(ByteSpan file) const {
+  return file.size() == size_ && std::ranges::all_of(pieces_, [&](const Piece& piece) {
+           return piece.is_tensor ||
+                  std::ranges::equal(piece.bytes, file.subspan(piece.begin, piece.size));
+         });
 }
 
 Result<std::size_t> StateBundle::read(std::uint64_t offset, MutableByteSpan out,

@@ -1,7 +1,7 @@
-// A whole state as one file, of which any range can be read without building it: its size is known
+// A whole state as one .pt file, of which any range can be read without building it: its size is known
 // from shapes alone, and tensors are asked for as they are read.
 //
-// kPt is what torch.load(weights_only=True) reads into {"input_ids": i64 [1, n], "positions": i64
+// It is what torch.load(weights_only=True) reads into {"input_ids": i64 [1, n], "positions": i64
 // [T] (or a list, one a layer), "past_key_values": [(K, V), …] of [1, heads, T, width], "state":
 // {text: text}}: a zip of stored entries, data 64-aligned, as torch.save writes it (torch/csrc,
 // caffe2/serialize/inline_container.cc). A zip wants an entry's CRC-32 in the directory and before
@@ -9,11 +9,8 @@
 // writes after torch.serialization.set_crc32_options(False): torch.load does not check them; unzip
 // and Python's zipfile complain of these entries, and of these only.
 //
-// kSafetensors has the tensors input_ids, positions (or layers.N.positions), layers.N.key and
-// layers.N.value, of the same shapes, and the state as metadata.
-//
-// Immutable, any thread; the same spec gives the same bytes. Errors: kInvalid for a spec that is
-// none.
+// Immutable, any thread; the same spec gives the same bytes, and the size follows from the numbers
+// of tokens and positions, whatever they are. Errors: kInvalid for a spec that is none.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +25,6 @@
 
 namespace kvfs::container {
 
-enum class BundleFormat { kPt, kSafetensors };
 enum class KvHalf { kKey, kValue };
 
 struct BundleLayer {
@@ -53,12 +49,14 @@ class StateBundle {
   using ReadTensor = std::function<Status(std::size_t layer, KvHalf half, std::uint64_t offset,
                                           MutableByteSpan out)>;
 
-  static Result<StateBundle> make(const BundleSpec& spec, BundleFormat format);
+  static Result<StateBundle> make(const BundleSpec& spec);
 
   std::uint64_t size() const { return size_; }
   // Bytes from `offset` on; returns how many, fewer than asked for only at the end.
   Result<std::size_t> read(std::uint64_t offset, MutableByteSpan out,
                            const ReadTensor& tensor) const;
+  // Whether `file` is such a file, whatever its tensors hold: nobody wrote it anew since.
+  bool frames(ByteSpan file) const;
 
  private:
   struct Piece {
@@ -71,8 +69,7 @@ class StateBundle {
   };
 
   StateBundle() = default;
-  void make_pt(const BundleSpec& spec);
-  void make_safetensors(const BundleSpec& spec);
+  void lay_out(const BundleSpec& spec);
   void add_bytes(Bytes bytes);
   void add_tensor(std::size_t layer, KvHalf half, std::uint64_t size);
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/store/views.h"
+#include "engine/store/bundles.h"
 
 namespace kvfs::store {
 namespace {
@@ -62,6 +62,9 @@ Result<std::unique_ptr<FileView>> part_view(Store& store, const VersionRecord& v
       return text_view(store, version);
     case DataPart::kTokens:
       return tokens_view(store, version);
+    case DataPart::kBundlePt:
+    case DataPart::kBundleSafetensors:
+      return bundle_view(store, version, part);
     case DataPart::kFirstLayer:
       break;
   }

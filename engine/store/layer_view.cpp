@@ -250,6 +250,12 @@ class LayerView final : public FileView {
 
 }  // namespace
 
+container::SafetensorsHeader layer_header(const VersionRecord& version, std::uint16_t layer) {
+  container::SafetensorsHeader header = make_header(version, layer);
+  container::make_safetensors_header(header);
+  return header;
+}
+
 Result<std::unique_ptr<FileView>> layer_view(Store& store, const VersionRecord& version,
                                              std::uint16_t layer) {
   if (layer >= version.layers.size()) {

@@ -177,7 +177,14 @@ struct FileRecord {  // what the daemon keeps beside a state: small, whole
 };
 
 // The files of a version, as the mount names them. On disk and in inode numbers: never renumber.
-enum class DataPart : std::uint16_t { kStateJson = 0, kText = 1, kTokens = 2, kFirstLayer = 8 };
+enum class DataPart : std::uint16_t {
+  kStateJson = 0,
+  kText = 1,
+  kTokens = 2,
+  kBundlePt = 3,  // all of it as one file, see bundles.h
+  kBundleSafetensors = 4,
+  kFirstLayer = 8
+};
 
 constexpr DataPart layer_part(std::uint16_t layer) {
   return static_cast<DataPart>(static_cast<std::uint16_t>(DataPart::kFirstLayer) + layer);

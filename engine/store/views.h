@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "codec/container/safetensors.h"
 #include "engine/store/store.h"
 
 namespace kvfs::store {
@@ -34,6 +35,9 @@ Result<std::unique_ptr<FileView>> tokens_view(Store& store, const VersionRecord&
 // positions of each block, oldest first, and positions [T].
 Result<std::unique_ptr<FileView>> layer_view(Store& store, const VersionRecord& version,
                                              std::uint16_t layer);
+
+// What that file begins with; tensors' places count from data_offset.
+container::SafetensorsHeader layer_header(const VersionRecord& version, std::uint16_t layer);
 
 // The file of that part.
 Result<std::unique_ptr<FileView>> part_view(Store& store, const VersionRecord& version,

@@ -1,10 +1,9 @@
-"""read_bundles.py FOLDER: torch and safetensors read what state_bundle_test wrote with
+"""read_bundles.py FOLDER: torch reads what state_bundle_test wrote with
 KVFS_KEEP_BUNDLES=FOLDER."""
 
 import pathlib
 import sys
 
-import safetensors.torch
 import torch
 import transformers
 
@@ -32,11 +31,6 @@ def main():
     huge = torch.load(folder / "huge.pt", weights_only=True, mmap=True)["past_key_values"]
     assert [k.shape for k, _ in huge] == [(1, 2, 3, 250_000_000)] * 2
     assert torch.equal(huge[1][1].flatten(), 150 + torch.arange(48.))
-    for name, lengths in {"one": [3, 3], "by_layer": [3, 2]}.items():
-        tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
-        assert tensors["input_ids"].tolist() == [[7, 8, -1]]
-        check_layers([(tensors[f"layers.{i}.key"], tensors[f"layers.{i}.value"]) for i in range(2)],
-                     lengths)
     print("read by torch", torch.__version__, "and transformers", transformers.__version__)
 
 

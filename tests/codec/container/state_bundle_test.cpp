@@ -9,7 +9,6 @@
 
 #include "codec/container/cache_import.h"
 #include "codec/container/mapped_file.h"
-#include "codec/container/safetensors.h"
 #include "codec/container/zip_file.h"
 #include "tests/codec/container/cache_files.h"
 
@@ -46,31 +45,26 @@ Bytes whole_of(const StateBundle& bundle) {
   return out;
 }
 
-Bytes made(const BundleSpec& spec, BundleFormat format) {
-  const auto bundle = StateBundle::make(spec, format);
+Bytes made(const BundleSpec& spec) {
+  const auto bundle = StateBundle::make(spec);
   EXPECT_TRUE(bundle) << bundle.error().message();
   const Bytes bytes = whole_of(*bundle);
-  // For a look at them by torch and safetensors: read_bundles.py.
+  // For a look at them by torch: read_bundles.py.
   if (const char* folder = std::getenv("KVFS_KEEP_BUNDLES")) {
     const std::string name = spec.positions.size() == 1 ? "one" : "by_layer";
-    std::ofstream(folder + ("/" + name) + (format == BundleFormat::kPt ? ".pt" : ".safetensors"),
-                  std::ios::binary)
-        << as_text(bytes);
+    std::ofstream(folder + ("/" + name + ".pt"), std::ios::binary) << as_text(bytes);
   }
   return bytes;
 }
 
-class EitherBundle : public testing::TestWithParam<BundleFormat> {};
-INSTANTIATE_TEST_SUITE_P(Formats, EitherBundle,
-                         testing::Values(BundleFormat::kPt, BundleFormat::kSafetensors));
-
-TEST_P(EitherBundle, IsReadBackAsItWasWritten) {
-  const Bytes bytes = made(small_spec(), GetParam());
+TEST(StateBundle, IsReadBackAsItWasWritten) {
+  const Bytes bytes = made(small_spec());
   const auto import = CacheImport::read(bytes, 0);
   ASSERT_TRUE(import) << import.error().message();
   const ImportedCache& cache = (*import)->cache();
   EXPECT_THAT(cache.tokens, ElementsAre(7, 8, -1));
   EXPECT_THAT(cache.positions, ElementsAre(ElementsAre(0, 1, 2)));
+  EXPECT_EQ(cache.state, small_spec().state);
   ASSERT_EQ(cache.layers.size(), 2U);
   for (std::size_t i = 0; i < 2; ++i) {
     EXPECT_THAT(cache.layers[i].key.shape, ElementsAre(2, 3, 4));
@@ -80,11 +74,11 @@ TEST_P(EitherBundle, IsReadBackAsItWasWritten) {
   }
 }
 
-TEST_P(EitherBundle, KeepsThePositionsOfEachLayerOfAPrunedState) {
+TEST(StateBundle, KeepsThePositionsOfEachLayerOfAPrunedState) {
   BundleSpec spec = small_spec();
   spec.layers[1].tokens = 2;
   spec.positions = {{0, 1, 2}, {0, 2}};
-  const Bytes bytes = made(spec, GetParam());
+  const Bytes bytes = made(spec);
   const auto import = CacheImport::read(bytes, 0);
   ASSERT_TRUE(import) << import.error().message();
   EXPECT_EQ((*import)->cache().positions, spec.positions);
@@ -92,27 +86,45 @@ TEST_P(EitherBundle, KeepsThePositionsOfEachLayerOfAPrunedState) {
 }
 
 TEST(StateBundle, AnyRangeIsThatOfTheWhole) {
-  for (const BundleFormat format : {BundleFormat::kPt, BundleFormat::kSafetensors}) {
-    const auto bundle = StateBundle::make(small_spec(), format);
-    ASSERT_TRUE(bundle) << bundle.error().message();
-    const Bytes whole = whole_of(*bundle);
-    for (std::size_t offset = 0; offset <= whole.size() + 1; offset += 7) {
-      for (const std::size_t size : {1U, 63U, 500U}) {
-        Bytes part(size);
-        const auto count = bundle->read(offset, part, counting_tensor);
-        ASSERT_TRUE(count) << count.error().message();
-        const std::size_t due = offset >= whole.size() ? 0 : std::min(size, whole.size() - offset);
-        ASSERT_EQ(*count, due);
-        EXPECT_TRUE(std::equal(
-            part.begin(), part.begin() + static_cast<std::ptrdiff_t>(due),
-            whole.begin() + static_cast<std::ptrdiff_t>(std::min(offset, whole.size()))));
-      }
+  const auto bundle = StateBundle::make(small_spec());
+  ASSERT_TRUE(bundle) << bundle.error().message();
+  const Bytes whole = whole_of(*bundle);
+  for (std::size_t offset = 0; offset <= whole.size() + 1; offset += 7) {
+    for (const std::size_t size : {1U, 63U, 500U}) {
+      Bytes part(size);
+      const auto count = bundle->read(offset, part, counting_tensor);
+      ASSERT_TRUE(count) << count.error().message();
+      const std::size_t due = offset >= whole.size() ? 0 : std::min(size, whole.size() - offset);
+      ASSERT_EQ(*count, due);
+      EXPECT_TRUE(
+          std::equal(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(due),
+                     whole.begin() + static_cast<std::ptrdiff_t>(std::min(offset, whole.size()))));
     }
   }
 }
 
+TEST(StateBundle, KnowsItsOwnFileWhateverItsTensorsHold) {
+  const auto bundle = StateBundle::make(small_spec());
+  Bytes file = made(small_spec());
+  EXPECT_TRUE(bundle->frames(file));
+  const auto import = CacheImport::read(file, 0);
+  const ByteSpan key = (*import)->cache().layers[0].key.bytes;
+  file[static_cast<std::size_t>(key.data() - file.data())] ^= 1U;
+  EXPECT_TRUE(bundle->frames(file));
+  file[2] ^= 1U;
+  EXPECT_FALSE(bundle->frames(file));
+  EXPECT_FALSE(bundle->frames(ByteSpan(file).first(file.size() - 1)));
+}
+
+TEST(StateBundle, ItsSizeFollowsFromTheNumberOfTokens) {
+  BundleSpec other = small_spec();
+  other.tokens = {1'000'000, 0, 0};
+  other.positions = {{5, 700, 1'000'000}};
+  EXPECT_EQ(StateBundle::make(other)->size(), StateBundle::make(small_spec())->size());
+}
+
 TEST(StateBundle, DataOfAPtBeginAtMultiplesOf64) {
-  const Bytes bytes = made(small_spec(), BundleFormat::kPt);
+  const Bytes bytes = made(small_spec());
   auto zip = ZipFile::open(bytes);
   ASSERT_TRUE(zip) << zip.error().message();
   for (const auto& [name, entry] : zip->entries()) {
@@ -122,25 +134,11 @@ TEST(StateBundle, DataOfAPtBeginAtMultiplesOf64) {
   }
 }
 
-TEST(StateBundle, ASafetensorsHasEveryTensorAndTheStateAsMetadata) {
-  const Bytes bytes = made(small_spec(), BundleFormat::kSafetensors);
-  const auto header = parse_safetensors_header(bytes, bytes.size());
-  ASSERT_TRUE(header) << header.error().message();
-  EXPECT_EQ(header->metadata, small_spec().state);
-  std::vector<std::string> names;
-  for (const TensorEntry& tensor : header->tensors) names.push_back(tensor.name);
-  EXPECT_THAT(names, ElementsAre("input_ids", "positions", "layers.0.key", "layers.0.value",
-                                 "layers.1.key", "layers.1.value"));
-  const TensorEntry& last = header->tensors.back();
-  const ByteSpan data = ByteSpan(bytes).subspan(header->data_offset + last.begin);
-  EXPECT_EQ(floats_of({DType::kF32, last.shape, data}), counting(150, 48));
-}
-
 // 12 GB of keys as a hole: all that is not tensors lies in the last, and around each, megabyte.
 TEST(StateBundle, BeyondFourGigabytesSizesAndOffsetsAreRight) {
   BundleSpec spec = small_spec();
   spec.layers = {{2, 3, 250'000'000, 8}, {2, 3, 250'000'000, 8}};
-  const auto bundle = StateBundle::make(spec, BundleFormat::kPt);
+  const auto bundle = StateBundle::make(spec);
   ASSERT_TRUE(bundle) << bundle.error().message();
   constexpr std::uint64_t kKeys = 2 * 3 * 4 * std::uint64_t{250'000'000};
   EXPECT_GT(bundle->size(), 2 * kKeys);
@@ -174,19 +172,19 @@ TEST(StateBundle, BeyondFourGigabytesSizesAndOffsetsAreRight) {
 TEST(StateBundle, SpecsThatDoNotFitAreRefused) {
   BundleSpec none = small_spec();
   none.layers.clear();
-  EXPECT_FALSE(StateBundle::make(none, BundleFormat::kPt));
+  EXPECT_FALSE(StateBundle::make(none));
   BundleSpec whole = small_spec();
   whole.dtype = DType::kI32;
-  EXPECT_FALSE(StateBundle::make(whole, BundleFormat::kPt));
+  EXPECT_FALSE(StateBundle::make(whole));
   BundleSpec short_of = small_spec();
   short_of.positions = {{0, 1}};
-  const auto bundle = StateBundle::make(short_of, BundleFormat::kPt);
+  const auto bundle = StateBundle::make(short_of);
   ASSERT_FALSE(bundle);
   EXPECT_THAT(bundle.error().why, HasSubstr("2 positions, 3 tokens"));
 }
 
 TEST(StateBundle, AFailureToReadATensorIsPassedOn) {
-  const auto bundle = StateBundle::make(small_spec(), BundleFormat::kPt);
+  const auto bundle = StateBundle::make(small_spec());
   Bytes out(bundle->size());
   const auto count = bundle->read(0, out, [](auto, auto, auto, auto) -> Status {
     return fail(ErrorCode::kIo, "chunk", "gone");
