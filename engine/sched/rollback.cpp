@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/store/assembly.h"
 #include "engine/store/write_transaction.h"
 
 namespace kvfs::sched {
@@ -99,12 +100,24 @@ BlockKey cut_key(const store::VersionRecord& version, const store::StateRecord& 
   return {};
 }
 
-Result<std::string> first_text(Catalog& catalog, const store::VersionRecord& version,
+// version: of the blocks before it.
+Result<std::string> first_text(store::Store& store, Catalog& catalog,
+                               const store::VersionRecord& version,
                                const store::BlockRecord& block, std::size_t tokens) {
   const auto card = catalog.card(version.model);
   if (!card || (*card)->info.fingerprint != version.fingerprint) {
     return fail(ErrorCode::kUnsupported, "rollback", "model " + version.model + " is not there",
                 "start the daemon with it, or roll back to a snapshot");
+  }
+  const auto unknown = [](const store::BlockToken& token) { return token.token < 0; };
+  if (std::ranges::any_of(block.tokens, unknown)) {
+    KVFS_ASSIGN(const auto history, store::tokens_of(store, version));
+    std::vector<TokenId> ids;
+    for (const store::BlockToken& token : history) ids.push_back(token.token);
+    for (const store::BlockToken& token : block.tokens) ids.push_back(token.token);
+    return store::spelled(ids, history.size(), tokens, [&](TokenId token) {
+      return (*card)->tokenizer->bytes_of(token);
+    });
   }
   std::size_t bytes = 0, all = 0;
   for (std::size_t i = 0; i < block.tokens.size(); ++i) {
@@ -122,7 +135,7 @@ Result<store::NewBlock> cut_block(store::Store& store, Catalog& catalog,
   store::NewBlock made{.index = block.index};
   made.tokens.assign(block.tokens.begin(),
                      block.tokens.begin() + static_cast<std::ptrdiff_t>(tokens));
-  KVFS_ASSIGN(made.text, first_text(catalog, version, block, tokens));
+  KVFS_ASSIGN(made.text, first_text(store, catalog, version, block, tokens));
   const Position end = made.tokens.back().position + 1;
   for (const store::Segment& segment : block.segments) {
     KVFS_ASSIGN(KvPiece piece, store.read_segment(segment));

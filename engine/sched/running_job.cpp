@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "engine/store/assembly.h"
+
 namespace kvfs::sched {
 namespace {
 
@@ -277,9 +279,11 @@ Result<store::NewBlock> RunningJob::copy_out(std::int32_t index) {
   store::NewBlock block;
   block.index = index;
   block.tokens = block_tokens(tokens_, index, position());
-  for (const auto& token : block.tokens) {
-    block.text += setup_.card->tokenizer->bytes_of(token.token);
-  }
+  const auto first = std::ranges::lower_bound(tokens_, index * kBlockTokens, {},
+                                              &store::BlockToken::position);
+  block.text = store::spelled(
+      ids_, static_cast<std::size_t>(first - tokens_.begin()), block.tokens.size(),
+      [&](TokenId token) { return setup_.card->tokenizer->bytes_of(token); });
   block.previous_key = chain_.previous(index);
   block.key = chain_.key(index, block.tokens);
   const auto layers = static_cast<std::uint16_t>(on_.model->info().layers.size());

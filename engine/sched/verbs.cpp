@@ -24,20 +24,6 @@ std::int64_t now_ns() {
       .count();
 }
 
-Status check_name(StateId parent, std::string_view name) {
-  const std::string what = "state " + std::string(name.substr(0, kMaxNameBytes));
-  if (name.empty() || name.size() > kMaxNameBytes || name == "." || name == ".." ||
-      name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos) {
-    return fail(ErrorCode::kInvalid, what, "that is no name for a state",
-                "use 1 to 255 bytes without a slash");
-  }
-  if (parent && is_reserved_name(name)) {
-    return fail(ErrorCode::kExists, what, "every state has a file of that name",
-                "choose another name");
-  }
-  return {};
-}
-
 Result<ParamMap> checked(const ParamMap& params) {
   ParamMap out;
   for (const auto& [name, value] : params) {
@@ -84,6 +70,20 @@ void create(store::Store& store, store::StateRecord record, StateId origin,
 
 }  // namespace
 
+Status check_state_name(StateId parent, std::string_view name) {
+  const std::string what = "state " + std::string(name.substr(0, kMaxNameBytes));
+  if (name.empty() || name.size() > kMaxNameBytes || name == "." || name == ".." ||
+      name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos) {
+    return fail(ErrorCode::kInvalid, what, "that is no name for a state",
+                "use 1 to 255 bytes without a slash");
+  }
+  if (parent && is_reserved_name(name)) {
+    return fail(ErrorCode::kExists, what, "every state has a file of that name",
+                "choose another name");
+  }
+  return {};
+}
+
 bool is_reserved_name(std::string_view name) {
   return std::ranges::find(kReserved, name) != kReserved.end();
 }
@@ -91,7 +91,7 @@ bool is_reserved_name(std::string_view name) {
 void create_state(store::Store& store, StateId parent, std::string_view name, const Owner& owner,
                   std::uint32_t mode, const ParamMap& params,
                   std::function<void(Result<StateId>)> done) {
-  if (const auto fine = check_name(parent, name); !fine) return done(fail(fine.error()));
+  if (const auto fine = check_state_name(parent, name); !fine) return done(fail(fine.error()));
   auto kept = checked(params);
   if (!kept) return done(fail(kept.error()));
   auto record = new_record(parent, name, owner);
@@ -102,13 +102,13 @@ void create_state(store::Store& store, StateId parent, std::string_view name, co
 
 void fork_state(store::Store& store, StateId source, StateId parent, std::string_view name,
                 const Owner& owner, std::function<void(Result<StateId>)> done) {
-  if (const auto fine = check_name(parent, name); !fine) return done(fail(fine.error()));
+  if (const auto fine = check_state_name(parent, name); !fine) return done(fail(fine.error()));
   create(store, new_record(parent, name, owner), source, std::move(done));
 }
 
 void take_snapshot(store::Store& store, StateId state, std::string_view name,
                    std::function<void(Result<StateId>)> done) {
-  if (const auto fine = check_name({}, name); !fine) return done(fail(fine.error()));
+  if (const auto fine = check_state_name({}, name); !fine) return done(fail(fine.error()));
   const auto id = std::make_shared<StateId>();  // with the two callbacks
   store.write_async(
       [state, name = std::string(name), id](store::WriteTransaction& tx) -> Status {
@@ -145,7 +145,7 @@ void remove_state(store::Store& store, Scheduler& scheduler, StateId state,
 
 void rename_state(store::Store& store, StateId state, StateId new_parent, std::string_view new_name,
                   std::function<void(Status)> done) {
-  if (auto fine = check_name(new_parent, new_name); !fine) return done(std::move(fine));
+  if (auto fine = check_state_name(new_parent, new_name); !fine) return done(std::move(fine));
   store.write_async(
       [state, new_parent, name = std::string(new_name)](store::WriteTransaction& tx) {
         return tx.rename_state(state, new_parent, name);

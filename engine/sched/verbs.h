@@ -41,6 +41,8 @@ void rename_state(store::Store& store, StateId state, StateId new_parent, std::s
 void set_param(store::Store& store, StateId state, std::string_view name, std::string_view value,
                std::function<void(Status)> done, std::int64_t changed_ns = 0);
 
+// Whether a state under parent may have that name.
+Status check_state_name(StateId parent, std::string_view name);
 // Names a state's directory always has: state.json, text, tokens.npy, kv, params, feed, continue,
 // ask, replies, status, ctl, .snap.
 bool is_reserved_name(std::string_view name);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
+#include <future>
 #include <utility>
 
 #include "codec/container/npy.h"
@@ -11,6 +13,7 @@ namespace kvfs::store {
 namespace {
 
 constexpr std::uint64_t kMostFront = 65536;  // of an npy file's header
+constexpr std::size_t kAtOnce = 4;           // blocks on their way to the store
 
 tl::unexpected<Error> wrong_tokens(std::string why) {
   return fail(ErrorCode::kInvalid, "tokens.npy", std::move(why), "copy the file again");
@@ -49,14 +52,26 @@ Status check(const StateDocument& document, const StateFiles& files) {
 }
 
 // The text of a block: what its tokens spell, or all that there is with the first block.
-std::string text_of(const StateFiles& files, std::span<const TokenId> tokens, bool first) {
-  if (!files.bytes_of) return first ? files.text : std::string();
-  std::string text;
-  for (const TokenId token : tokens) text += files.bytes_of(token);
-  return text;
+std::string text_of(const StateFiles& files, std::span<const TokenId> tokens, std::size_t first,
+                    std::size_t count) {
+  if (!files.bytes_of) return first == 0 ? files.text : std::string();
+  return spelled(tokens, first, count, files.bytes_of);
 }
 
 }  // namespace
+
+std::string spelled(std::span<const TokenId> history, std::size_t first, std::size_t count,
+                    const std::function<std::string_view(TokenId)>& bytes_of) {
+  std::string text;
+  for (std::size_t i = first; i < first + count; ++i) {
+    if (history[i] >= 0) {
+      text += bytes_of(history[i]);
+    } else if (i == 0 || history[i - 1] >= 0) {
+      text += "[tokens imported without ids: their text is not known]";
+    }
+  }
+  return text;
+}
 
 Result<std::string> read_whole(FileView& view, std::uint64_t most, const std::string& name) {
   if (view.size() > most) {
@@ -85,6 +100,15 @@ Result<Assembled> assemble(Store& store, const StateDocument& document, const St
     }
     layers.push_back(std::move(reader));
   }
+  // While some are encoded and written the next ones are read.
+  std::deque<std::future<Result<BlockPin>>> going;
+  const auto land = [&]() -> Status {
+    KVFS_ASSIGN(BlockPin pin, going.front().get());
+    going.pop_front();
+    out.version.blocks.push_back(pin.id());
+    out.pins.push_back(std::move(pin));
+    return {};
+  };
   for (std::size_t first = 0; first < tokens.size(); first += kBlockTokens) {
     const auto count = std::min<std::size_t>(kBlockTokens, tokens.size() - first);
     const std::span<const TokenId> ids = std::span(tokens).subspan(first, count);
@@ -92,16 +116,18 @@ Result<Assembled> assemble(Store& store, const StateDocument& document, const St
     for (std::size_t i = 0; i < count; ++i) {
       block.tokens.push_back({.token = ids[i], .position = static_cast<Position>(first + i)});
     }
-    block.text = text_of(files, ids, first == 0);
+    block.text = text_of(files, tokens, first, count);
     for (LayerReader& layer : layers) {
       KVFS_ASSIGN(auto pieces, layer.block(block.index));
       std::ranges::move(pieces, std::back_inserter(block.pieces));
     }
-    KVFS_ASSIGN(BlockPin pin,
-                store.add_block(block, document.version.kv_dtype, document.version.codec));
-    out.version.blocks.push_back(pin.id());
-    out.pins.push_back(std::move(pin));
+    going.push_back(
+        std::async(std::launch::async, [&store, &document, block = std::move(block)] {
+          return store.add_block(block, document.version.kv_dtype, document.version.codec);
+        }));
+    if (going.size() == kAtOnce) KVFS_TRY(land());
   }
+  while (!going.empty()) KVFS_TRY(land());
   for (const LayerReader& layer : layers) KVFS_TRY(layer.expect_end());
   return out;
 }

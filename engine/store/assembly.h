@@ -1,6 +1,6 @@
 // From a state's files back to a version: what views.h shows, read again, cut into blocks, stored.
 //
-// Threads: any that may wait for the disk; memory is bounded by a block's. Nothing is believed: a
+// Threads: any that may wait for the disk; memory is bounded by a few blocks'. Nothing is believed: a
 // header that lies, a length that state.json does not say, positions that do not ascend are
 // kInvalid or kCorrupt and name the file. Blocks that were stored before a refusal are garbage that
 // the collector takes.
@@ -39,6 +39,11 @@ struct Assembled {
   std::vector<BlockPin> pins;
 };
 Result<Assembled> assemble(Store& store, const StateDocument& document, const StateFiles& files);
+
+// What tokens first … first + count of a history spell. A run of unknown ones says so where it
+// begins: "[tokens imported without ids: their text is not known]".
+std::string spelled(std::span<const TokenId> history, std::size_t first, std::size_t count,
+                    const std::function<std::string_view(TokenId)>& bytes_of);
 
 // All of a file that ought to be small; kTooLarge beyond `most`.
 Result<std::string> read_whole(FileView& view, std::uint64_t most, const std::string& name);
