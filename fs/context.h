@@ -18,6 +18,7 @@
 #include "fs/chores.h"
 #include "fs/clock.h"
 #include "fs/hidden_names.h"
+#include "fs/incoming.h"
 #include "fs/inode.h"
 #include "fs/node_table.h"
 #include "fs/notifier.h"
@@ -57,6 +58,7 @@ struct Context : std::enable_shared_from_this<Context> {
   Staging staging;
   OpenFiles files;    // users'
   Arrivals arrivals;
+  Incoming incoming;  // bundles
   Notifier notifier;  // of new versions alone: `done` waits for it
   // Of the rest: nobody waits for it, so it may wait for whoever holds a directory.
   Notifier background_notifier;

@@ -23,7 +23,7 @@ namespace kvfs::fs {
 using Ino = std::uint64_t;
 
 // Numbers are seen outside: never renumber.
-enum class Fixed : std::uint16_t { kRoot = 1, kReadme = 2, kStatus = 3, kModels = 4, kStates = 5 };
+enum class Fixed : std::uint16_t { kRoot = 1, kReadme = 2, kStatus = 3, kModels = 4, kStates = 5, kBundles = 6 };
 enum class InoKind : std::uint8_t {
   kFixed = 0,
   kModel = 1,
@@ -45,6 +45,7 @@ enum class StatePart : std::uint16_t {
   kStatus = 7,
   kCtl = 8,
   kSnap = 9,
+  kBundles = 10,
   kFirstParam = 0x100  // + place in sched::param_table()
 };
 using VersionPart = store::DataPart;

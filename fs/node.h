@@ -167,7 +167,7 @@ struct Entry {
 };
 
 // What may be renamed from and into a directory; kinds do not mix (EXDEV).
-enum class Holds { kNothing, kStates /* and files */, kSnapshots, kStagedFiles };
+enum class Holds { kNothing, kStates /* and files */, kSnapshots, kStagedFiles, kBundles };
 
 struct Created {
   std::shared_ptr<Node> node;

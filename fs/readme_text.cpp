@@ -13,6 +13,7 @@ costs nothing but the new words.
   README               this text
   status               what the daemon is doing and what it stores, `key value` lines
   models/NAME/         config.json, fingerprint, info.json
+  bundles/NAME.pt      a state as one file, NAME.safetensors too: cp it out, or cp one in
   states/NAME/         a state; mkdir makes one, rmdir drops it
     feed/              drop text here: the state reads it and says nothing
     ask/               drop a prompt here: answered, and the state stays as it was

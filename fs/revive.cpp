@@ -1,5 +1,6 @@
 #include "fs/revive.h"
 
+#include "fs/nodes/bundles_dir.h"
 #include "fs/nodes/kv_dir.h"
 #include "fs/nodes/models_dir.h"
 #include "fs/nodes/params_dir.h"
@@ -30,18 +31,37 @@ NodePtr find_model(Context& context, Ino ino) {
   return nullptr;
 }
 
+NodePtr find_bundle(Context& context, StateId state, Ino ino) {
+  const auto record = context.store.state(state);
+  if (!record) return nullptr;
+  BundlesDir bundles(context, record->parent);
+  for (const char* suffix : {".pt", ".safetensors"}) {
+    auto node = bundles.lookup(record->name + suffix);
+    if (node && (*node)->ino() == ino) return *std::move(node);
+  }
+  return nullptr;
+}
+
 NodePtr find_in_state(Context& context, const InoParts& parts, Ino ino) {
   auto directory = state_dir(context, parts.state);
   if (!directory) return nullptr;
   if ((*directory)->ino() == ino) return *directory;
-  if (parts.kind == InoKind::kState) {
+  const bool is_state = parts.kind == InoKind::kState;
+  if (is_state && parts.index == static_cast<std::uint16_t>(StatePart::kBundles)) {
+    return std::make_shared<BundlesDir>(context, parts.state);
+  }
+  if (is_state) {
     if (parts.index < static_cast<std::uint16_t>(StatePart::kFirstParam)) {
       return find_in(*(*directory)->as_directory(), ino);
     }
     ParamsDir params(context, parts.state);
     return find_in(params, ino);
   }
-  if (parts.index < static_cast<std::uint16_t>(VersionPart::kFirstLayer)) {
+  const auto part = static_cast<VersionPart>(parts.index);
+  if (part == VersionPart::kBundlePt || part == VersionPart::kBundleSafetensors) {
+    return find_bundle(context, parts.state, ino);
+  }
+  if (part < VersionPart::kFirstLayer) {
     return find_in(*(*directory)->as_directory(), ino);
   }
   KvDir kv(context, parts.state);

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "fs/modes.h"
+#include "fs/nodes/bundles_dir.h"
 #include "fs/nodes/generated_file.h"
 #include "fs/nodes/models_dir.h"
 #include "fs/nodes/states_dir.h"
@@ -26,10 +27,18 @@ NodePtr status(Context& context) {
         return out;
       },
       [&context]() -> Result<std::string> {
-        return sched::root_status(context.store, context.scheduler, context.catalog);
+        std::string text =
+            sched::root_status(context.store, context.scheduler, context.catalog);
+        for (const Refusal& refusal : context.refusals.of(StateId{})) {
+          text += refusal.subject + " error: " + refusal.message + "\n";
+        }
+        return text;
       });
 }
 
+NodePtr bundles(Context& context) {
+  return std::make_shared<BundlesDir>(context, StateId{});
+}
 NodePtr models(Context& context) { return std::make_shared<ModelsDir>(context); }
 NodePtr states(Context& context) { return std::make_shared<StatesDir>(context); }
 
@@ -41,6 +50,7 @@ struct Item {
 };
 constexpr std::array kItems = {
     Item{"README", Fixed::kReadme, false, readme},
+    Item{"bundles", Fixed::kBundles, true, bundles},
     Item{"models", Fixed::kModels, true, models},
     Item{"states", Fixed::kStates, true, states},
     Item{"status", Fixed::kStatus, false, status},

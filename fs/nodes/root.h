@@ -1,4 +1,4 @@
-// MOUNT/: README, status, models/, states/.
+// MOUNT/: README, status, bundles/, models/, states/.
 #pragma once
 
 #include "fs/context.h"

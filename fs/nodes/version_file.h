@@ -35,6 +35,12 @@ class VersionFile : public File {
   void prepare(int flags, const Caller& caller, Done done) override;
   Result<std::unique_ptr<Handle>> open(int flags) override;
 
+ protected:
+  VersionPart part() const { return part_; }
+  VersionId version() const { return version_; }
+  const EntryPlace& place() const { return place_; }
+  Context& context() const { return context_; }
+
  private:
   void stage_copy(const Creation& how, std::uint64_t keep, Done done);
   std::string path() const;                  // where its copy is staged

@@ -30,7 +30,7 @@ struct stat stat_of(const std::filesystem::path& path) {
 }
 
 TEST_F(Tree, TheRootHasWhatThePageSays) {
-  EXPECT_THAT(names(root()), ElementsAre("README", "models", "states", "status"));
+  EXPECT_THAT(names(root()), ElementsAre("README", "bundles", "models", "states", "status"));
   EXPECT_THAT(names(root() / "models"), ElementsAre("fake"));
   EXPECT_THAT(names(root() / "models/fake"),
               ElementsAre("config.json", "fingerprint", "info.json"));
