@@ -2,8 +2,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
+#include <vector>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -12,6 +16,7 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/json/parse.hpp>
@@ -30,6 +35,7 @@ using Request = bhttp::request<bhttp::string_body>;
 using ErrorWord = boost::system::error_code;
 
 constexpr std::size_t kReadBytes = 16 << 10;
+constexpr std::size_t kFilePart = 1 << 20;
 
 Status connect(Socket& socket, const std::filesystem::path& path) {
   ErrorWord error;
@@ -186,6 +192,76 @@ Result<std::string> Client::text(const std::string& target) const {
   KVFS_ASSIGN(Answer answer, exchange(socket_, std::move(request)));
   if (answer.status < 400) return std::move(answer.body);
   KVFS_ASSIGN(const json::object object, object_of(answer.body));
+  return fail(error_of(object));
+}
+
+Result<json::object> Client::upload(const std::string& target, int fd, std::uint64_t size,
+                                    const OnBytes& on_bytes) const {
+  asio::io_context io;
+  Socket socket(io);
+  KVFS_TRY(connect(socket, socket_));
+  bhttp::request<bhttp::empty_body> head;
+  static_cast<bhttp::request_header<>&>(head) = make_request("POST", target, {}).base();
+  head.set(bhttp::field::content_type, "application/octet-stream");
+  head.content_length(size);
+  bhttp::request_serializer<bhttp::empty_body> serializer(head);
+  ErrorWord sent;
+  bhttp::write_header(socket, serializer, sent);
+  std::vector<char> part(kFilePart);
+  for (std::uint64_t done = 0; !sent && done < size;) {
+    const ssize_t n = ::read(fd, part.data(), std::min<std::uint64_t>(part.size(), size - done));
+    if (n <= 0) {
+      return fail(ErrorCode::kIo, "reading the file",
+                  n < 0 ? std::strerror(errno) : "it became shorter", "try again");
+    }
+    asio::write(socket, asio::buffer(part.data(), static_cast<std::size_t>(n)), sent);
+    done += static_cast<std::uint64_t>(n);
+    on_bytes(done, size);
+  }
+  // A refusal may come before all was sent: it is worth more than the broken pipe.
+  boost::beast::flat_buffer buffer;
+  bhttp::response<bhttp::string_body> answer;
+  ErrorWord error;
+  bhttp::read(socket, buffer, answer, error);
+  if (error) return broken(sent ? sent : error);
+  KVFS_ASSIGN(json::object object, object_of(answer.body()));
+  if (answer.result_int() >= 400) return fail(error_of(object));
+  return object;
+}
+
+Status Client::download(const std::string& target, int fd, const OnBytes& on_bytes) const {
+  asio::io_context io;
+  Socket socket(io);
+  KVFS_TRY(connect(socket, socket_));
+  ErrorWord error;
+  bhttp::write(socket, make_request("GET", target, {}), error);
+  boost::beast::flat_buffer buffer;
+  bhttp::response_parser<bhttp::buffer_body> parser;
+  parser.body_limit(boost::none);
+  if (!error) bhttp::read_header(socket, buffer, parser, error);
+  if (error) return broken(error);
+  const bool refused = parser.get().result_int() >= 400;
+  const std::uint64_t size = parser.content_length().value_or(0);
+  std::vector<char> part(kFilePart);
+  std::string words;
+  for (std::uint64_t done = 0; !parser.is_done();) {
+    parser.get().body().data = part.data();
+    parser.get().body().size = part.size();
+    bhttp::read(socket, buffer, parser, error);
+    if (error && error != bhttp::error::need_buffer) return broken(error);
+    const std::size_t got = part.size() - parser.get().body().size;
+    if (refused) words.append(part.data(), got);
+    for (std::size_t put = 0; !refused && put < got;) {
+      const ssize_t n = ::write(fd, part.data() + put, got - put);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return fail(ErrorCode::kIo, "writing the file", std::strerror(errno), "make room");
+      put += static_cast<std::size_t>(n);
+    }
+    done += got;
+    if (!refused) on_bytes(done, size);
+  }
+  if (!refused) return {};
+  KVFS_ASSIGN(const json::object object, object_of(words));
   return fail(error_of(object));
 }
 

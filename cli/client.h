@@ -3,6 +3,7 @@
 // Failure: kNotFound when no daemon answers; else the error that the daemon sent.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -25,6 +26,14 @@ class Client {
   Result<boost::json::object> send(std::string_view method, const std::string& target,
                                    const boost::json::object& body) const;
   Result<std::string> text(const std::string& target) const;
+
+  // Sends the file that is open there, `size` bytes from where it stands, and gives the answer.
+  // on_bytes hears how many have gone, now and then.
+  using OnBytes = std::function<void(std::uint64_t done, std::uint64_t size)>;
+  Result<boost::json::object> upload(const std::string& target, int fd, std::uint64_t size,
+                                     const OnBytes& on_bytes) const;
+  // Writes what the daemon sends to the file that is open there; kIo: it ended too soon.
+  Status download(const std::string& target, int fd, const OnBytes& on_bytes) const;
 
   // Gives every JSON line of the answer to on_line as it arrives. At the first Ctrl-C on_interrupt
   // says whether it goes on; a second one ends it too: with kCanceled.

@@ -31,6 +31,8 @@ constexpr std::array kVerbs{
     VerbEntry{"rollback", "let a state forget its last tokens", make_rollback},
     VerbEntry{"events", "what happens to states, jobs and files, as JSON lines", make_events},
     VerbEntry{"log", "what a state knows and its snapshots do", make_log},
+    VerbEntry{"export", "write a state to a file", make_export},
+    VerbEntry{"import", "make a state of a file", make_import},
     VerbEntry{"feed", "let a state read texts", make_feed},
     VerbEntry{"ask", "ask a state, which stays as it was", make_ask},
     VerbEntry{"continue", "ask a state, which remembers prompt and reply", make_continue},

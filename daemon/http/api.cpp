@@ -17,6 +17,8 @@ std::span<const Route> api_routes() {
       Route{"DELETE", "/v1/states/{path}", delete_state},
       Route{"PATCH", "/v1/states/{path}", patch_state},
       Route{"POST", "/v1/states/{path}/fork", post_fork},
+      Route{"GET", "/v1/states/{path}/export", get_export},
+      Route{"POST", "/v1/states/{path}/import", post_import, true},
       Route{"POST", "/v1/states/{path}/snap", post_snap},
       Route{"POST", "/v1/states/{path}/rollback", post_rollback},
       Route{"GET", "/v1/states/{path}/log", get_log},

@@ -14,6 +14,8 @@
 //   POST   /v1/states/PATH/fork         {"to": path} → 201
 //   POST   /v1/states/PATH/snap         {"name"} → 201; STATE@NAME names it, DELETE drops it
 //   POST   /v1/states/PATH/rollback     {"to": "512", the number of tokens to keep, or "@NAME"}
+//   GET    /v1/states/PATH/export?as=pt|safetensors  the state as one file
+//   POST   /v1/states/PATH/import       a file of any size: what bundles/ takes; ?model=NAME → 201
 //   GET    /v1/states/PATH/log          {"versions":[{"name","tokens","model","advanced",…}…]}:
 //   what it
 //                                       knows, "", and what its snapshots do, newest first
@@ -53,6 +55,9 @@ Answering get_state(Services& services, Call call);
 Answering delete_state(Services& services, Call call);
 Answering patch_state(Services& services, Call call);
 Answering post_fork(Services& services, Call call);
+
+Answering get_export(Services& services, Call call);
+Answering post_import(Services& services, Call call);
 
 Answering post_snap(Services& services, Call call);
 Answering post_rollback(Services& services, Call call);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "codec/base/ids.h"
 #include "codec/base/result.h"
 #include "daemon/http/services.h"
+#include "daemon/http/transfer.h"
 #include "engine/store/records.h"
 
 namespace kvfs::daemon::http {
@@ -28,6 +30,7 @@ struct Call {
   std::map<std::string, std::string> query;  // decoded
   std::string accept;
   std::string body;
+  std::shared_ptr<Upload> upload;  // instead of the body, on routes that take files
   Peer peer;
 
   // An empty body is an empty object. Strings may hold any bytes: whoever uses them checks.
@@ -44,7 +47,7 @@ struct Follow {
 };
 
 struct Answer {
-  enum class Body { kText, kJobs, kEvents };
+  enum class Body { kText, kJobs, kEvents, kFile };
 
   unsigned status = 200;
   std::string content_type = "application/json";
@@ -52,6 +55,7 @@ struct Answer {
   std::string body;  // kText; kEvents: the state's path they are of, "" for all, see event_stream.h
   std::string allow;  // 405 only
   Follow follow;      // kJobs
+  Download download;  // kFile
 };
 
 Answer json_answer(const boost::json::object& object, unsigned status = 200);

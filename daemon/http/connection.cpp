@@ -32,6 +32,7 @@ constexpr auto kIdleTime = std::chrono::seconds(60);  // for the next request's 
 constexpr auto kBodyTime = std::chrono::seconds(120);
 constexpr auto kWriteTime = std::chrono::seconds(30);
 constexpr std::uint32_t kMostHeaderBytes = 16 << 10;
+constexpr std::size_t kFilePart = 1 << 20;
 
 constexpr auto as_result = asio::as_tuple(use_awaitable);
 
@@ -61,11 +62,42 @@ asio::awaitable<bool> send_bytes(Stream& stream, const Buffers& buffers) {
   co_return !error;
 }
 
+asio::awaitable<Result<std::size_t>> read_part(const Download& file, std::uint64_t at,
+                                               MutableByteSpan out) {
+  co_return file.read(at, out);
+}
+
+// The head and then the file, as it is read on a worker.
+asio::awaitable<bool> send_file(Stream& stream, Front& front, const Download& file,
+                                unsigned version, bool keep_alive) {
+  bhttp::response<bhttp::empty_body> head(bhttp::status::ok, version);
+  head.set(bhttp::field::server, "kvfsd");
+  head.set(bhttp::field::content_type, "application/octet-stream");
+  head.keep_alive(keep_alive);
+  head.content_length(file.size);
+  bhttp::response_serializer<bhttp::empty_body> serializer(head);
+  stream.expires_after(kWriteTime);
+  const auto [error, bytes] = co_await bhttp::async_write_header(stream, serializer, as_result);
+  static_cast<void>(bytes);
+  if (error) co_return false;
+  Bytes part(kFilePart);
+  for (std::uint64_t at = 0; at < file.size;) {
+    const MutableByteSpan out(part);
+    const Result<std::size_t> got =
+        co_await asio::co_spawn(front.workers, read_part(file, at, out), use_awaitable);
+    if (!got || *got == 0) co_return false;  // too late for an answer: the client misses bytes
+    const auto buffer = asio::buffer(part.data(), *got);
+    if (!(co_await send_bytes(stream, buffer))) co_return false;
+    at += *got;
+  }
+  co_return true;
+}
+
 bool same_secret(std::string_view a, std::string_view b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-std::optional<Answer> refuse_stranger(const Request& request, const Front& front,
+std::optional<Answer> refuse_stranger(const bhttp::fields& request, const Front& front,
                                       const Peer& peer) {
   if (peer.local) return std::nullopt;
   if (!front.token.empty()) {
@@ -89,7 +121,8 @@ std::optional<Answer> refuse_stranger(const Request& request, const Front& front
   return std::nullopt;
 }
 
-asio::awaitable<Answer> dispatch(Front& front, Request request, Peer peer) {
+asio::awaitable<Answer> dispatch(Front& front, Request request, std::shared_ptr<Upload> upload,
+                                 Peer peer) {
   if (auto refusal = refuse_stranger(request, front, peer)) co_return *refusal;
   auto match = find_route(api_routes(), request.method_string(), request.target());
   if (!match) co_return error_answer(match.error());
@@ -110,6 +143,7 @@ asio::awaitable<Answer> dispatch(Front& front, Request request, Peer peer) {
             .query = std::move(match->query),
             .accept = std::string(request[bhttp::field::accept]),
             .body = std::move(request.body()),
+            .upload = std::move(upload),
             .peer = peer};
   const Handler handler = match->route->handler;
   std::optional<Error> failure;
@@ -125,14 +159,79 @@ asio::awaitable<Answer> dispatch(Front& front, Request request, Peer peer) {
   co_return error_answer(*failure);
 }
 
+asio::awaitable<Status> append_part(Upload& file, ByteSpan bytes) { co_return file.append(bytes); }
+
+using Parser = bhttp::request_parser<bhttp::string_body>;
+
+struct Received {
+  Request request;
+  std::shared_ptr<Upload> upload;
+};
+
+Answer too_large() {
+  return error_answer({ErrorCode::kTooLarge, "request body",
+                       "larger than " + std::to_string(kMostBodyBytes >> 20) + " MiB",
+                       "feed the text in parts"});
+}
+
+bool takes_file(const Request& request) {
+  const auto match = find_route(api_routes(), request.method_string(), request.target());
+  return match && match->route != nullptr && match->route->takes_file;
+}
+
+// The body of a request whose head was read, to a file: parts are written by the workers.
+asio::awaitable<std::optional<Received>> receive_file(Stream& stream, Front& front,
+                                                      beast::flat_buffer& buffer, Parser& head,
+                                                      std::optional<Answer>& answer) {
+  auto upload = Upload::begin(front.services.store_directory);
+  if (!upload) {
+    answer = error_answer(upload.error());
+    co_return std::nullopt;
+  }
+  bhttp::request_parser<bhttp::buffer_body> parser(std::move(head));
+  parser.body_limit(boost::none);
+  Bytes part(kFilePart);
+  while (!parser.is_done()) {
+    parser.get().body().data = part.data();
+    parser.get().body().size = part.size();
+    stream.expires_after(kBodyTime);
+    const auto [error, bytes] = co_await bhttp::async_read(stream, buffer, parser, as_result);
+    static_cast<void>(bytes);
+    if (error && error != bhttp::error::need_buffer) co_return std::nullopt;
+    const ByteSpan got = ByteSpan(part).first(part.size() - parser.get().body().size);
+    const Status kept =
+        co_await asio::co_spawn(front.workers, append_part(**upload, got), use_awaitable);
+    if (!kept) {
+      answer = error_answer(kept.error());
+      co_return std::nullopt;
+    }
+  }
+  stream.expires_never();  // a large one takes its time
+  Request request;
+  static_cast<bhttp::request_header<>&>(request) = parser.release().base();
+  co_return Received{std::move(request), *std::move(upload)};
+}
+
 // Reads one request; an empty result ends the connection. answer is set when it must be refused.
-asio::awaitable<std::optional<Request>> receive(Stream& stream, beast::flat_buffer& buffer,
-                                                std::optional<Answer>& answer) {
-  bhttp::request_parser<bhttp::string_body> parser;
-  parser.body_limit(kMostBodyBytes);
+asio::awaitable<std::optional<Received>> receive(Stream& stream, Front& front, Peer peer,
+                                                 beast::flat_buffer& buffer,
+                                                 std::optional<Answer>& answer) {
+  Parser parser;
+  parser.body_limit(boost::none);  // until the head says what it is
   parser.header_limit(kMostHeaderBytes);
   stream.expires_after(kIdleTime);
   auto [error, bytes] = co_await bhttp::async_read_header(stream, buffer, parser, as_result);
+  const bool file = !error && takes_file(parser.get());
+  if (!error && !file) {
+    const auto length = parser.content_length();
+    if (length && *length > kMostBodyBytes) {
+      answer = too_large();
+      co_return std::nullopt;
+    }
+    parser.body_limit(kMostBodyBytes);
+  }
+  if (file) answer = refuse_stranger(parser.get(), front, peer);
+  if (answer) co_return std::nullopt;
   if (!error) {
     stream.expires_after(kBodyTime);
     if (parser.get()[bhttp::field::expect] == "100-continue") {
@@ -140,13 +239,12 @@ asio::awaitable<std::optional<Request>> receive(Stream& stream, beast::flat_buff
       std::tie(error, bytes) = co_await bhttp::async_write(stream, go, as_result);
     }
   }
+  if (!error && file) co_return co_await receive_file(stream, front, buffer, parser, answer);
   if (!error)
     std::tie(error, bytes) = co_await bhttp::async_read(stream, buffer, parser, as_result);
-  if (!error) co_return parser.release();
+  if (!error) co_return Received{parser.release(), nullptr};
   if (error == bhttp::error::body_limit) {
-    answer = error_answer({ErrorCode::kTooLarge, "request body",
-                           "larger than " + std::to_string(kMostBodyBytes >> 20) + " MiB",
-                           "feed the text in parts"});
+    answer = too_large();
   } else if (error.category() == make_error_code(bhttp::error::bad_method).category() &&
              error != bhttp::error::end_of_stream && error != bhttp::error::partial_message) {
     answer = error_answer({ErrorCode::kInvalid, "request", error.message(), "speak HTTP/1.1"});
@@ -174,16 +272,17 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
   beast::flat_buffer buffer;
   while (true) {
     std::optional<Answer> answer;
-    std::optional<Request> request = co_await receive(stream, buffer, answer);
-    if (!request) {
+    std::optional<Received> received = co_await receive(stream, front, peer, buffer, answer);
+    if (!received) {
       if (!answer) break;
       const bool told = co_await send(stream, *answer, 11, false);
       if (told) co_await drain(stream);
       co_return;
     }
-    const unsigned version = request->version();
-    const bool keep_alive = request->keep_alive() && !front.closing;
-    answer = co_await dispatch(front, std::move(*request), peer);
+    const unsigned version = received->request.version();
+    const bool keep_alive = received->request.keep_alive() && !front.closing;
+    answer =
+        co_await dispatch(front, std::move(received->request), std::move(received->upload), peer);
     if (answer->kind == Answer::Body::kJobs) {
       co_await stream_jobs(stream, front, answer->follow, version);
       co_return;
@@ -192,7 +291,12 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
       co_await stream_events(stream, front, answer->body, version);
       co_return;
     }
-    const bool sent = co_await send(stream, *answer, version, keep_alive);
+    bool sent = false;
+    if (answer->kind == Answer::Body::kFile) {
+      sent = co_await send_file(stream, front, answer->download, version, keep_alive);
+    } else {
+      sent = co_await send(stream, *answer, version, keep_alive);
+    }
     if (!sent || !keep_alive) break;
   }
   boost::system::error_code ignored;

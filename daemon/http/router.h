@@ -19,6 +19,7 @@ struct Route {
   std::string_view method;  // "GET"
   std::string_view pattern;
   Handler handler = nullptr;
+  bool takes_file = false;  // the body goes to a file, however large
 };
 
 struct Match {
