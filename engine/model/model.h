@@ -24,6 +24,7 @@
 #include "codec/base/kv.h"
 #include "codec/base/result.h"
 #include "engine/prune/observation.h"
+#include "engine/prune/plan.h"
 #include "engine/prune/policy.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -65,6 +66,22 @@ struct DecodeItem {
   Sequence* sequence = nullptr;
   TokenId token = 0;
   std::span<float> logits;  // out, [vocab_size] fp32: after this token
+  // Out, if wanted: the sequence's entries, this token's included, and what its query gave them
+  // (kNewestQuery), out of the attention of this very step. No other bits change.
+  prune::Observation* seen = nullptr;
+};
+
+// Looks again at what a sequence holds, slice by slice, so that others can be served in between: the
+// sequence must be there, as it was, until the end. Same thread as the model.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  // Tokens that have been read, of those of the plan.
+  virtual std::int64_t tokens_read() const = 0;
+  // Reads at most prefill_slice() tokens. True: that was all. kTooLarge: no memory for a fork.
+  virtual Result<bool> read() = 0;
+  // What was seen, once all is read.
+  virtual Result<prune::Observation> take() = 0;
 };
 
 class Model {
@@ -110,10 +127,13 @@ class Model {
                 "this device cannot do that yet", "load the model on the CPU");
   }
 
-  // What a method of pruning needs to know of the sequence, of its entries. last: its newest tokens,
-  // of whose queries the weights are wanted (kNewestQuery: one; kWindowQueries: the window); they
-  // are read again on a fork, with entries of their own in every head. kUnsupported: kAllQueries and
-  // what follows; a model with convolutions. kTooLarge: no memory for the fork.
+  // Starts to look at the sequence's entries in the way that a method of pruning needs
+  // (prune::make_plan; plan_pruning() in pruning.h). Tokens are read on forks; the sequence stays as
+  // it is. kInvalid: a plan for another sequence; kUnsupported: this device cannot look at the whole
+  // text, or a model with convolutions.
+  virtual Result<std::unique_ptr<Observer>> look_again(const Sequence& sequence, prune::Plan plan);
+  // The same, at once, where it takes the newest tokens alone (kNewestQuery: one; kWindowQueries:
+  // the window), or none: they are read again with entries of their own in every head.
   virtual Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
                                              std::span<const TokenId> last) {
     (void)sequence, (void)needs, (void)last;
