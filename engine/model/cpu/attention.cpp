@@ -11,6 +11,9 @@ int last_page(const RowRun& run) { return run.first_pos / kPage; }
 int first_page(const RowRun& run, const AttentionRule& rule) {
   return rule.window > 0 ? std::max(0, run.first_pos - rule.window + 1) / kPage : 0;
 }
+bool is_watched(const RowRun& run) {
+  return run.watch != nullptr && run.watch->fold != Watch::Fold::kNothing;
+}
 // How many runs from runs[first] on look at the page as one run of as many rows would: branches of
 // one parent, each with one row that sees the whole page.
 int together(const std::vector<RowRun>& runs, std::size_t first, int page,
@@ -49,16 +52,38 @@ Attention::PartialRows Attention::Partial::from(int row, int width) {
           &outputs[static_cast<std::size_t>(row * width)]};
 }
 
+void Attention::Kept::fit(int rows) {
+  const auto count = static_cast<std::size_t>(rows);
+  if (count <= sums.size()) return;
+  scores.resize(count * kAttendScores);
+  sums.resize(count);
+  factors.resize(count);
+}
+
+Attention::KeptRows Attention::Kept::from(int row) {
+  const auto at = static_cast<std::size_t>(row);
+  return {&scores[at * kAttendScores], &sums[at], &factors[at]};
+}
+
 void Attention::attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
                        const float* queries, std::size_t stride, float* out, ForkJoin& pool) {
   const Task task{layer, rule, queries, stride};
+  bool watched = false;
+  for (const RowRun& run : runs) {
+    if (!is_watched(run)) continue;
+    watched = true;
+    prepare_watch(task, run);
+  }
   const bool generated =
       std::ranges::all_of(runs, [](const RowRun& run) { return run.count == 1; });
   const auto units = static_cast<int>(runs.size()) * shape_.kv_heads;
-  if (generated || units < 8 * pool.threads())
+  if (generated || units < 8 * pool.threads()) {
     attend_split(task, runs, out, pool);
-  else
+  } else if (watched) {  // run by run: what is kept of their scores stays in the cache
+    for (const RowRun& run : runs) attend_split(task, {run}, out, pool);
+  } else {
     attend_whole(task, runs, out, pool);
+  }
 }
 
 void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, int page,
@@ -68,7 +93,8 @@ void Attention::attend_page(const Task& task, const RowRun& run, int kv_head, in
     for (int row = 0; row < run.count; ++row) {
       const int done = row * group_;
       attend_page(task, {run.sequence, run.first_row + row, 1, run.first_pos + row}, kv_head, page,
-                  scores, {to.maxima + done, to.sums + done, to.outputs + done * shape_.width});
+                  scores + static_cast<std::ptrdiff_t>(done) * kAttendScores,
+                  {to.maxima + done, to.sums + done, to.outputs + done * shape_.width});
     }
     return;
   }
@@ -176,37 +202,78 @@ void Attention::attend_split(const Task& task, const std::vector<RowRun>& runs, 
   const int pages = last - first + 1;
   const auto units = static_cast<std::size_t>(shape_.kv_heads * pages);
   const int rows = (runs.back().first_row + runs.back().count - runs[0].first_row) * group_;
+  const bool watched = std::ranges::any_of(runs, is_watched);
   if (split_.size() < units) split_.resize(units);
+  if (watched && kept_.size() < units) kept_.resize(units);
+  const auto unit_of = [&](int kv_head, int page) {
+    return static_cast<std::size_t>(kv_head * pages + page - first);
+  };
+  const auto row_of = [&](const RowRun& run) {
+    return (run.first_row - runs[0].first_row) * group_;
+  };
   const auto part = [&](const RowRun& run, int kv_head, int page) {
-    return split_[static_cast<std::size_t>(kv_head * pages + page - first)].from(
-        (run.first_row - runs[0].first_row) * group_, shape_.width);
+    return split_[unit_of(kv_head, page)].from(row_of(run), shape_.width);
+  };
+  const auto kept = [&](const RowRun& run, int kv_head, int page) {
+    return kept_[unit_of(kv_head, page)].from(row_of(run));
+  };
+  const auto looks_at = [&](const RowRun& run, int page) {
+    return page >= first_page(run, task.rule) && page <= last_page(run);
   };
   // A page's runs one after the other: branches of one parent share it, and find it in the cache.
   pool.for_each(shape_.kv_heads * pages, [&](int unit, int thread) {
     const int kv_head = unit / pages;
     const int page = first + unit % pages;
     split_[static_cast<std::size_t>(unit)].fit(rows, shape_.width);
+    if (watched) kept_[static_cast<std::size_t>(unit)].fit(rows);
     for (std::size_t r = 0; r < runs.size();) {
       RowRun run = runs[r];
-      if (page < first_page(run, task.rule) || page > last_page(run)) {
+      if (!looks_at(run, page)) {
         ++r;
         continue;
       }
       const int shared = together(runs, r, page, task.rule);
       if (shared > 1) run.count = shared;
-      attend_page(task, run, kv_head, page, scores_[static_cast<std::size_t>(thread)].data(),
+      attend_page(task, run, kv_head, page,
+                  watched ? kept(run, kv_head, page).scores
+                          : scores_[static_cast<std::size_t>(thread)].data(),
                   part(run, kv_head, page));
       r += static_cast<std::size_t>(shared);
+    }
+    for (const RowRun& run : runs) {
+      if (is_watched(run) && looks_at(run, page)) {
+        sum_watched(task, run, kv_head, page, part(run, kv_head, page).sums,
+                    kept(run, kv_head, page));
+      }
     }
   });
   const auto count = static_cast<int>(runs.size());
   pool.for_each(count * shape_.kv_heads, [&](int unit, int) {
     const RowRun& run = runs[static_cast<std::size_t>(unit / shape_.kv_heads)];
     const int kv_head = unit % shape_.kv_heads;
-    const PartialRows whole = part(run, kv_head, first_page(run, task.rule));
-    for (int page = first_page(run, task.rule) + 1; page <= last_page(run); ++page)
+    const int begin = first_page(run, task.rule);
+    if (is_watched(run)) {
+      std::vector<PartialRows> parts;
+      std::vector<KeptRows> of_pages;
+      for (int page = begin; page <= last_page(run); ++page) {
+        parts.push_back(part(run, kv_head, page));
+        of_pages.push_back(kept(run, kv_head, page));
+      }
+      find_factors(parts, of_pages, run.count * group_);
+    }
+    const PartialRows whole = part(run, kv_head, begin);
+    for (int page = begin + 1; page <= last_page(run); ++page)
       merge(run, whole, part(run, kv_head, page));
     finish(run, kv_head, whole, out);
+  });
+  if (!watched) return;
+  pool.for_each(shape_.kv_heads * pages, [&](int unit, int) {
+    const int kv_head = unit / pages;
+    const int page = first + unit % pages;
+    for (const RowRun& run : runs) {
+      if (is_watched(run) && looks_at(run, page))
+        fold_watched(task, run, kv_head, page, kept(run, kv_head, page));
+    }
   });
 }
 

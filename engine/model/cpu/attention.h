@@ -6,12 +6,14 @@
 // whichever thread is free and joins afterwards, in the same order.
 #pragma once
 
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/model/cpu/fork_join.h"
 #include "engine/model/cpu/kernels.h"
 #include "engine/model/cpu/paged_sequence.h"
-#include "engine/prune/observation.h"
+#include "engine/model/cpu/watch.h"
 
 namespace kvfs::model::cpu {
 
@@ -21,6 +23,7 @@ struct RowRun {
   int first_row;  // in the step
   int count;      // at most kAttendPositions
   Position first_pos;
+  Watch* watch = nullptr;  // of its weights
 };
 
 // What a layer's attention looks at.
@@ -34,15 +37,10 @@ class Attention {
   Attention(const Kernels& kernels, int heads, const PageShape& shape, int threads);
 
   // queries: row r, head h at queries + r · stride + h · width, already scaled.
-  // out: [rows, heads · width].
+  // out: [rows, heads · width]. Runs with a watch have their weights added to it; the bits of `out`
+  // do not depend on that.
   void attend(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
               const float* queries, std::size_t stride, float* out, ForkJoin& pool);
-
-  // Adds the weights that attend() gives the entries of one sequence in these rows to those before:
-  // by query head and entry of its KV head, in order of position. A pass of its own over the keys.
-  void add_weights(int layer, const AttentionRule& rule, const std::vector<RowRun>& runs,
-                   const float* queries, std::size_t stride, prune::HeadScores& to,
-                   ForkJoin& pool) const;
 
  private:
   struct PartialRows {  // of a run and a KV head: positions · group rows
@@ -72,21 +70,32 @@ class Attention {
                    PartialRows to) const;
   void merge(const RowRun& run, PartialRows into, PartialRows page) const;
   void finish(const RowRun& run, int kv_head, PartialRows from, float* out) const;
-  // What one row gives the pages it looks at, for the heads that share a KV head.
-  struct RowWeights {
-    struct Seen {
-      std::size_t first_entry;
-      int begin;  // slots of the page's scores
-      int end;
-    };
-    std::vector<Seen> pages;
-    std::vector<float> scores;  // [pages, group, kAttendScores]
-    std::vector<float> maxima;  // [pages, group]
-    std::vector<float> sums;    // [pages, group]
-    std::vector<float> outputs;
+  // What is kept of a page, of rows that are watched.
+  struct KeptRows {
+    float* scores;   // [rows, kAttendScores]: e^(score − the page's maximum)
+    float* sums;     // [rows], of those that the watch's softmax is over
+    float* factors;  // [rows]: score → weight
   };
-  void weigh_row(const Task& task, const RowRun& row, int kv_head, RowWeights& to) const;
-  void add_row(const RowWeights& row, int query_head, std::vector<float>& to) const;
+  struct Kept {
+    void fit(int rows);
+    KeptRows from(int row);
+    std::vector<float> scores;
+    std::vector<float> sums;
+    std::vector<float> factors;
+  };
+  void prepare_watch(const Task& task, const RowRun& run) const;  // makes room in it
+  static std::size_t entries_before(const Task& task, const RowRun& run, int kv_head, int page);
+  // Calls each(row, query head of the group, first slot, begin, end) for the slots of these
+  // positions that the run's rows see.
+  template <class Each>
+  void for_seen(const Task& task, const RowRun& run, int kv_head, int page,
+                std::pair<Position, Position> positions, Each each) const;
+  void sum_watched(const Task& task, const RowRun& run, int kv_head, int page, const float* sums,
+                   KeptRows kept) const;
+  static void find_factors(std::span<const PartialRows> parts, std::span<const KeptRows> pages,
+                           int rows);
+  void fold_watched(const Task& task, const RowRun& run, int kv_head, int page,
+                    KeptRows kept) const;
   void attend_whole(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
   void attend_split(const Task& task, const std::vector<RowRun>& runs, float* out, ForkJoin& pool);
 
@@ -98,6 +107,7 @@ class Attention {
   std::vector<Partial> whole_;              // by thread
   std::vector<Partial> page_;               // by thread
   std::vector<Partial> split_;              // by KV head and page: of all the step's rows
+  std::vector<Kept> kept_;                  // the same, where rows are watched
 };
 
 }  // namespace kvfs::model::cpu

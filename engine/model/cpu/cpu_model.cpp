@@ -6,6 +6,7 @@
 #include "engine/model/cpu/forward.h"
 #include "engine/model/cpu/host.h"
 #include "engine/model/cpu/observe.h"
+#include "engine/model/cpu/observer.h"
 #include "engine/model/families/family.h"
 
 namespace kvfs::model::cpu {
@@ -17,15 +18,16 @@ constexpr int kBatch = 16;
 class CpuModel final : public Model {
  public:
   CpuModel(std::unique_ptr<Checkpoint> files, std::unique_ptr<Architecture> model, ModelInfo info,
-           const PageShape& shape, std::uint64_t budget, std::unique_ptr<ForkJoin> threads)
+           const PageShape& shape, std::uint64_t budget, const Kernels& kernels,
+           std::unique_ptr<ForkJoin> threads)
       : files_(std::move(files)),
         model_(std::move(model)),
         info_(std::move(info)),
+        kernels_(kernels),
         pool_(shape, budget),
         threads_(std::move(threads)) {}
 
-  Status load(Compute compute, const Kernels& kernels,
-              const std::function<void(double)>& progress) {
+  Status load(Compute compute, const std::function<void(double)>& progress) {
     if (compute == Compute::kReference) keep_torch_single();
     // What was repacked need not be in memory twice: what is still read of the mapping (embeddings)
     // comes back page by page.
@@ -33,8 +35,8 @@ class CpuModel final : public Model {
       files_->release_pages();
       if (progress) progress(share);
     };
-    KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels, *threads_, loaded));
-    forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels,
+    KVFS_ASSIGN(Weights weights, load_weights(*model_, compute, kernels_, *threads_, loaded));
+    forward_ = std::make_unique<Forward>(*model_, std::move(weights), pool_.shape(), kernels_,
                                          *threads_, kSlice);
     pool_.warm_up(*threads_);
     return {};
@@ -48,7 +50,10 @@ class CpuModel final : public Model {
 
   Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
                  std::span<float> logits) override {
-    auto& paged = static_cast<PagedSequence&>(sequence);
+    return read(static_cast<PagedSequence&>(sequence), tokens, logits, nullptr);
+  }
+  Status read(PagedSequence& paged, std::span<const TokenId> tokens, std::span<float> logits,
+              Watch* watch) {
     if (tokens.empty()) return fail(ErrorCode::kInvalid, "read a prompt", "it has no tokens");
     const Position before = paged.next_pos();
     KVFS_TRY(make_room(paged, tokens, logits));
@@ -63,7 +68,8 @@ class CpuModel final : public Model {
         rows.push_back({tokens[first + i], &paged, paged.next_pos() + static_cast<Position>(i),
                         each   ? logits.subspan((first + i) * vocab, vocab)
                         : last ? logits
-                               : std::span<float>{}});
+                               : std::span<float>{},
+                        watch});
       }
       if (Status done = forward_->step(rows, true); !done) {
         const bool back = paged.can_go_back(pool_.shape(), before);
@@ -83,19 +89,32 @@ class CpuModel final : public Model {
           std::to_string(items.size()) + " sequences, wanted 1 to " + std::to_string(kBatch));
     }
     std::vector<StepRow> rows;
+    std::vector<Watch> watches(items.size());
     Status done;
-    for (DecodeItem& item : items) {
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      DecodeItem& item = items[i];
       auto& paged = static_cast<PagedSequence&>(*item.sequence);
-      rows.push_back({item.token, &paged, paged.next_pos(), item.logits});
+      if (item.seen != nullptr) {
+        watches[i] =
+            Watch::of_weights(Watch::Fold::kSum, pool_.shape().layers.size(), model_->heads);
+      }
+      rows.push_back({item.token, &paged, paged.next_pos(), item.logits,
+                      item.seen != nullptr ? &watches[i] : nullptr});
       done = make_room(paged, {&item.token, 1}, item.logits);
       if (!done) break;
     }
     if (done) done = forward_->step(rows, false);
-    for (const StepRow& row : rows) {
-      if (done)
-        row.sequence->advance(1);
-      else
-        row.sequence->truncate(row.pos);  // gives back what was reserved
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      PagedSequence& paged = *rows[i].sequence;
+      if (!done) {
+        paged.truncate(rows[i].pos);  // gives back what was reserved
+        continue;
+      }
+      paged.advance(1);
+      if (items[i].seen == nullptr) continue;
+      *items[i].seen = list_entries(pool_.shape(), paged);
+      for (std::size_t layer = 0; layer < watches[i].weights.size(); ++layer)
+        (*items[i].seen)[layer].scores = std::move(watches[i].weights[layer]);
     }
     return done;
   }
@@ -163,43 +182,31 @@ class CpuModel final : public Model {
     }
     return static_cast<const PagedSequence&>(sequence).positions(shape, layer);
   }
-  Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
-                                     std::span<const TokenId> last) override {
-    const std::string what = "look at what attention sees";
+  Result<std::unique_ptr<Observer>> look_again(const Sequence& sequence,
+                                               prune::Plan plan) override {
     const auto& paged = static_cast<const PagedSequence&>(sequence);
     const PageShape& shape = pool_.shape();
     if (shape.kept < kPage) {
-      return fail(ErrorCode::kUnsupported, what,
+      return fail(ErrorCode::kUnsupported, "look at what attention sees",
                   "the model has layers with convolutions, which have no entries",
                   "prune states of models with attention only");
     }
-    prune::Observation seen = list_entries(shape, paged);
-    if (needs == prune::Needs::kNothing) return seen;
-    if (needs == prune::Needs::kKeyNorms) {
-      measure_keys(shape, paged, *threads_, seen);
-      return seen;
+    return PagedObserver::begin(shape, kernels_, *forward_, *threads_, paged, std::move(plan),
+                                [this](PagedSequence& again, std::span<const TokenId> tokens,
+                                       Watch* watch) { return read(again, tokens, {}, watch); });
+  }
+  Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
+                                     std::span<const TokenId> last) override {
+    prune::Plan plan{.needs = needs, .passes = {}};
+    if (!last.empty()) {
+      const auto first = sequence.next_pos() - static_cast<Position>(last.size());
+      plan.passes.push_back({first, {last.begin(), last.end()}, 0, 0});
     }
-    if (needs != prune::Needs::kNewestQuery && needs != prune::Needs::kWindowQueries) {
-      return fail(ErrorCode::kUnsupported, what,
-                  "the method needs the queries of the whole text, which cannot be had yet",
-                  "use a method that looks at the last tokens, or at keys");
+    KVFS_ASSIGN(const auto observer, look_again(sequence, std::move(plan)));
+    for (bool all = false; !all;) {
+      KVFS_ASSIGN(all, observer->read());
     }
-    const bool too_many = needs == prune::Needs::kNewestQuery && last.size() > 1;
-    if (last.empty() || too_many || std::cmp_greater(last.size(), paged.next_pos())) {
-      return fail(ErrorCode::kInvalid, what,
-                  std::to_string(last.size()) + " last tokens of " +
-                      std::to_string(paged.next_pos()) + " are not what the method needs");
-    }
-    const auto again = paged.fork();
-    again->truncate(paged.next_pos() - static_cast<Position>(last.size()));
-    std::vector<prune::HeadScores> weights(
-        shape.layers.size(), prune::HeadScores(static_cast<std::size_t>(model_->heads)));
-    forward_->record_weights(&weights);
-    const Status read = prefill(*again, last, {});
-    forward_->record_weights(nullptr);
-    KVFS_TRY(read);
-    take_weights(shape, *again, weights, seen);
-    return seen;
+    return observer->take();
   }
 
   std::uint64_t kv_bytes_used() const override { return pool_.used(); }
@@ -232,6 +239,7 @@ class CpuModel final : public Model {
   std::unique_ptr<Checkpoint> files_;  // the embedding is read from the mapping
   std::unique_ptr<Architecture> model_;
   ModelInfo info_;
+  const Kernels& kernels_;
   PagePool pool_;
   std::unique_ptr<ForkJoin> threads_;
   std::unique_ptr<Forward> forward_;
@@ -266,9 +274,9 @@ Result<std::unique_ptr<Model>> load_cpu_model(const ModelCard& card, const LoadO
   info.device = "cpu (" + std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") +
                 kernels.name + ")";
   auto loaded = std::make_unique<CpuModel>(
-      std::move(files), std::move(model), std::move(info), shape, budget,
+      std::move(files), std::move(model), std::move(info), shape, budget, kernels,
       std::make_unique<ForkJoin>(threads, pinned ? keep_to_physical_cores : nullptr));
-  KVFS_TRY(loaded->load(options.compute, kernels, options.progress));
+  KVFS_TRY(loaded->load(options.compute, options.progress));
   return loaded;
 }
 

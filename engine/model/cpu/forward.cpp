@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine/model/dequantize.h"
+#include "engine/prune/methods.h"
 
 namespace kvfs::model::cpu {
 namespace {
@@ -20,14 +21,20 @@ std::vector<RowRun> runs_of(std::span<const StepRow> rows) {
     if (!runs.empty()) {
       RowRun& last = runs.back();
       if (last.sequence == row.sequence && last.first_pos + last.count == row.pos &&
-          last.first_pos / kPage == row.pos / kPage && last.count < kAttendPositions) {
+          last.first_pos / kPage == row.pos / kPage && last.count < kAttendPositions &&
+          last.watch == row.watch) {
         ++last.count;
         continue;
       }
     }
-    runs.push_back({row.sequence, static_cast<int>(i), 1, row.pos});
+    runs.push_back({row.sequence, static_cast<int>(i), 1, row.pos, row.watch});
   }
   return runs;
+}
+
+// Rows that are read are of one sequence, and have one watch.
+bool watches_queries(std::span<const StepRow> rows) {
+  return rows[0].watch != nullptr && rows[0].watch->queries != nullptr;
 }
 
 int widest_ffn(const Architecture& a) {
@@ -104,20 +111,35 @@ void Forward::embed(std::span<const StepRow> rows) {
   kernels_.add_scaled(x_.data(), normed_.data(), 1.0F, n * model_.width);
 }
 
+namespace {
+// Cosines and sines [pairs] of a position.
+void turn(const Rope& rope, Position pos, float* cosines, float* sines) {
+  const bool late = !rope.late_frequencies.empty() && pos >= rope.late_from;
+  const std::vector<float>& frequencies = late ? rope.late_frequencies : rope.frequencies;
+  for (std::size_t i = 0; i < rope.frequencies.size(); ++i) {
+    const double angle = static_cast<float>(pos) * frequencies[i];
+    cosines[i] = static_cast<float>(std::cos(angle)) * rope.magnitude;
+    sines[i] = static_cast<float>(std::sin(angle)) * rope.magnitude;
+  }
+}
+}  // namespace
+
 void Forward::find_angles(std::span<const StepRow> rows) {
   for (std::size_t which = 0; which < angles_.size(); ++which) {
-    const Rope& rope = model_.ropes[which];
     Angles& to = angles_[which];
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      const bool late = !rope.late_frequencies.empty() && rows[r].pos >= rope.late_from;
-      const std::vector<float>& frequencies = late ? rope.late_frequencies : rope.frequencies;
-      for (std::size_t i = 0; i < to.pairs; ++i) {
-        const double angle = static_cast<float>(rows[r].pos) * frequencies[i];
-        to.cosines[r * to.pairs + i] = static_cast<float>(std::cos(angle)) * rope.magnitude;
-        to.sines[r * to.pairs + i] = static_cast<float>(std::sin(angle)) * rope.magnitude;
-      }
+      turn(model_.ropes[which], rows[r].pos, &to.cosines[r * to.pairs], &to.sines[r * to.pairs]);
     }
   }
+}
+
+void Forward::angles_at(int layer, Position pos, std::vector<float>& cosines,
+                        std::vector<float>& sines) const {
+  const std::optional<int> rope = model_.layers[static_cast<std::size_t>(layer)].rope;
+  const std::size_t pairs = rope ? angles_[static_cast<std::size_t>(*rope)].pairs : 0;
+  cosines.resize(pairs);
+  sines.resize(pairs);
+  if (rope) turn(model_.ropes[static_cast<std::size_t>(*rope)], pos, cosines.data(), sines.data());
 }
 
 Status Forward::attention(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
@@ -133,10 +155,6 @@ Status Forward::attention(int index, std::span<const StepRow> rows, const std::v
   turn_and_store(index, rows);
   const AttentionRule rule{layer.window, model_.score_cap};
   attention_.attend(index, rule, runs, qkv_.data(), qkv, attended_.data(), pool_);
-  if (weights_seen_ != nullptr) {
-    attention_.add_weights(index, rule, runs, qkv_.data(), qkv,
-                           (*weights_seen_)[static_cast<std::size_t>(index)], pool_);
-  }
   return close(w.attn_out, w.attn_post, attended_.data(), n, reading);
 }
 
@@ -172,11 +190,14 @@ void Forward::turn_and_store(int layer, std::span<const StepRow> rows) {
     if (norm.kind == Norm::Kind::kNone) return;
     for (int i = 0; i < length; i += step) norm_row(norm, at + i, step, at + i);
   };
+  const bool watched = watches_queries(rows);
+  if (watched) unturned_.resize(size(max_rows_, q));
   pool_.for_each(static_cast<int>(rows.size()), [&](int r, int) {
     const StepRow& row = rows[static_cast<std::size_t>(r)];
     float* at = &qkv_[size(r, q + 2 * kv)];
     normalise(w.q_norm, at, q);
     normalise(w.k_norm, at + q, kv);
+    if (watched) std::copy_n(at, q, &unturned_[size(r, q)]);
     if (rope) {
       const Angles& angles = angles_[static_cast<std::size_t>(*rope)];
       const std::size_t begin = static_cast<std::size_t>(r) * angles.pairs;
@@ -190,6 +211,16 @@ void Forward::turn_and_store(int layer, std::span<const StepRow> rows) {
     for (int h = 0; h < model_.kv_heads; ++h)
       page.put(layer, h, row.pos % kPage, at + q + h * width, at + q + kv + h * width);
   });
+  if (watched) watch_queries(layer, rows);
+}
+
+// Those behind the sinks, whose queries are like no others.
+void Forward::watch_queries(int layer, std::span<const StepRow> rows) {
+  const auto sinks =
+      std::ranges::count_if(rows, [](const StepRow& row) { return row.pos < prune::kSinks; });
+  const auto count = static_cast<int>(rows.size() - static_cast<std::size_t>(sinks));
+  rows[0].watch->queries->add(layer, &unturned_[size(static_cast<int>(sinks), model_.q_width())],
+                              count, pool_);
 }
 
 Status Forward::feed_forward(int index, int rows, bool reading) {

@@ -24,8 +24,10 @@ class Forward {
   // else one row for each of several sequences.
   Status step(std::span<const StepRow> rows, bool reading);
   int max_rows() const { return max_rows_; }
-  // While it is not null, steps, all of one sequence, add their attention's weights: by layer.
-  void record_weights(std::vector<prune::HeadScores>* to) { weights_seen_ = to; }
+  // How far a layer turns its queries at a position: [pairs] cosines and sines; none: not at all.
+  void angles_at(int layer, Position pos, std::vector<float>& cosines,
+                 std::vector<float>& sines) const;
+  const Architecture& architecture() const { return model_; }
 
  private:
   struct Angles {  // of one of the ropes: [rows, pairs]
@@ -36,6 +38,7 @@ class Forward {
 
   void embed(std::span<const StepRow> rows);
   void find_angles(std::span<const StepRow> rows);
+  void watch_queries(int layer, std::span<const StepRow> rows);
   Status attention(int index, std::span<const StepRow> rows, const std::vector<RowRun>& runs,
                    bool reading);
   Status convolution(int index, std::span<const StepRow> rows, bool reading);
@@ -62,7 +65,6 @@ class Forward {
   const Kernels& kernels_;
   ForkJoin& pool_;
   int max_rows_;
-  std::vector<prune::HeadScores>* weights_seen_ = nullptr;
   Attention attention_;
   ShortConvolution convolution_;
   RowQuantizer quantizer_;
@@ -76,6 +78,7 @@ class Forward {
   std::vector<Angles> angles_;
   std::vector<float> qkv_;  // [rows, (heads + 2 · kv_heads) · head_width], or a convolution's
                             // [rows, 3 · width]
+  std::vector<float> unturned_;  // [rows, heads · head_width]: watched queries before RoPE
   std::vector<float> attended_;  // [rows, heads · head_width], or [rows, width]
   std::vector<float> up_;        // [rows, outputs of the widest up]
   std::vector<float> hidden_;    // [rows, widest ffn width]

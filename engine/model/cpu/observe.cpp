@@ -76,4 +76,19 @@ void take_weights(const PageShape& shape, const PagedSequence& weighed,
   }
 }
 
+void divide_by_queries(const Architecture& architecture, Position end, prune::Observation& to) {
+  for (std::size_t layer = 0; layer < to.size(); ++layer) {
+    const Position window = architecture.layers[layer].window;
+    const std::size_t group = to[layer].scores.size() / to[layer].positions.size();
+    for (std::size_t head = 0; head < to[layer].scores.size(); ++head) {
+      const std::vector<Position>& positions = to[layer].positions[head / group];
+      for (std::size_t i = 0; i < positions.size(); ++i) {
+        const Position later = end - positions[i];
+        const Position could_see = window > 0 ? std::min(window, later) : later;
+        to[layer].scores[head][i] /= static_cast<float>(could_see);
+      }
+    }
+  }
+}
+
 }  // namespace kvfs::model::cpu

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "engine/model/cpu/paged_sequence.h"
+#include "engine/model/cpu/watch.h"
 
 namespace kvfs::model::cpu {
 
@@ -14,6 +15,7 @@ struct StepRow {
   PagedSequence* sequence;
   Position pos;
   std::span<float> logits;  // [vocab] or empty
+  Watch* watch = nullptr;   // of its attention
 };
 
 }  // namespace kvfs::model::cpu
