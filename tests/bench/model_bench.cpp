@@ -1,7 +1,10 @@
 // Speed of a model: prefill of 2,048 tokens, decode at 0 and at 2,048 tokens of context, alone and
 // on eight forks at once, a question of ten tokens on a fork, both modes.
 //
-//   bench_model [MODEL.gguf] [fast|reference|both] [threads]
+//   bench_model [MODEL.gguf] [fast|reference|both|pruned] [threads]
+//
+// pruned: decode at 8,000 tokens beside the same pruned to 10 %, what a refresh while generating
+// costs, and what choosing and pruning take beside what a method reads again; fast kernels.
 //
 // Prints one JSON object a mode. A plain main, not Google Benchmark: each figure is one long run
 // whose state (2,048 tokens) is dear.
@@ -16,6 +19,8 @@
 #include <vector>
 
 #include "engine/model/model.h"
+#include "engine/model/pruning.h"
+#include "engine/prune/choose.h"
 
 namespace {
 
@@ -147,6 +152,116 @@ kvfs::Status run(const std::string& path, Compute compute, int threads) {
   return {};
 }
 
+// ---- pruned
+
+using kvfs::model::Sequence;
+namespace prune = kvfs::prune;
+
+// Seconds of one step that generates a token, and of another that refreshes after it.
+struct Step {
+  double plain = 1e9;
+  double refreshing = 1e9;
+};
+
+kvfs::Status generate(Model& model, Sequence& sequence, prune::Observation* seen) {
+  std::vector<float> logits(static_cast<std::size_t>(model.info().vocab_size));
+  kvfs::model::DecodeItem item{&sequence, 100, logits, seen};
+  return model.decode({&item, 1});
+}
+
+// The best of some rounds: of a few steps each, then one that prunes by the newest query.
+kvfs::Result<Step> refresh_cost(Model& model, Sequence& sequence, const prune::Pyramid& rule,
+                                int rounds) {
+  Step best;
+  for (int round = 0; round < rounds; ++round) {
+    for (int i = 0; i < rule.refresh; ++i) {
+      const auto start = Clock::now();
+      KVFS_TRY(generate(model, sequence, nullptr));
+      best.plain = std::min(best.plain, seconds_since(start));
+    }
+    const auto start = Clock::now();
+    prune::Observation seen;
+    KVFS_TRY(generate(model, sequence, &seen));
+    KVFS_ASSIGN(const prune::Kept kept, prune::choose(rule, seen));
+    KVFS_TRY(model.prune(sequence, kept));
+    best.refreshing = std::min(best.refreshing, seconds_since(start));
+  }
+  return best;
+}
+
+// Of two sequences in turn, so that what others take of the machine is taken of both: tokens a
+// second, best of the rounds.
+kvfs::Result<std::pair<double, double>> rates(Model& model, Sequence& a, Sequence& b) {
+  std::pair<double, double> best;
+  for (int round = 0; round < 12; ++round) {
+    KVFS_ASSIGN(const double of_a, decode_rate(model, a, 6));
+    KVFS_ASSIGN(const double of_b, decode_rate(model, b, 6));
+    best = {std::max(best.first, of_a), std::max(best.second, of_b)};
+  }
+  return best;
+}
+
+// Seconds beside what has to be read again: to look at what was seen, to choose and to prune.
+kvfs::Result<double> pruning_time(Model& model, const Sequence& sequence,
+                                  const prune::Method& method, const std::vector<TokenId>& tokens) {
+  KVFS_ASSIGN(prune::Plan plan, prune::make_plan(method, tokens, model.info().context_length,
+                                                 {{1, 2, 3}, {4, 5}, {6}}));
+  KVFS_ASSIGN(const auto observer, model.look_again(sequence, std::move(plan)));
+  for (bool all = false; !all;) {
+    KVFS_ASSIGN(all, observer->read());
+  }
+  const auto start = Clock::now();
+  const auto fork = model.fork(sequence);
+  KVFS_ASSIGN(const prune::Observation seen, observer->take());
+  KVFS_ASSIGN(const prune::Kept kept, prune::choose(method, seen));
+  KVFS_TRY(model.prune(*fork, kept));
+  return seconds_since(start);
+}
+
+kvfs::Status run_pruned(const std::string& path, int threads) {
+  constexpr int kContext = 8000;
+  KVFS_ASSIGN(const auto card, kvfs::model::describe_model(path, Compute::kFast, {}, {}));
+  KVFS_ASSIGN(const auto model, kvfs::model::load_model(*card, {.threads = threads}));
+  const std::vector<TokenId> tokens = some_tokens(kContext, model->info().vocab_size);
+  const auto full = model->new_sequence();
+  KVFS_TRY(model->prefill(*full, tokens, {}));
+
+  const auto pruned = model->fork(*full);
+  prune::SnapKv tenth;
+  tenth.capacity = kContext / 10;
+  const std::vector<std::pair<const char*, prune::Method>> methods = {
+      {"keep_last", prune::KeepLast{}}, {"snapkv", tenth},     {"knorm", prune::Knorm{}},
+      {"expected", prune::Expected{}},  {"h2o", prune::H2o{}}, {"kvzip", prune::KvZip{}}};
+  std::printf("{\"tokens\": %d", kContext);
+  for (const auto& [name, method] : methods) {
+    KVFS_ASSIGN(const double seconds, pruning_time(*model, *full, method, tokens));
+    std::printf(", \"%s: choose and prune, ms\": %.0f", name, 1e3 * seconds);
+    std::fflush(stdout);
+  }
+  KVFS_ASSIGN(prune::Plan plan, prune::make_plan(tenth, tokens, kContext, {}));
+  KVFS_ASSIGN(const prune::Kept kept,
+              kvfs::model::choose_entries(*model, *pruned, tenth, std::move(plan)));
+  KVFS_TRY(model->prune(*pruned, kept));
+  KVFS_ASSIGN(const auto both, rates(*model, *full, *pruned));
+  std::printf(", \"decode, tok/s\": %.1f, \"decode pruned to 10 %%, tok/s\": %.1f, \"ratio\": %.2f",
+              both.first, both.second, both.second / both.first);
+
+  prune::Pyramid rule;
+  rule.window = 160;
+  rule.bottom = 640;
+  rule.refresh = 12;
+  KVFS_ASSIGN(const Step first, refresh_cost(*model, *model->fork(*full), rule, 1));
+  const auto chat = model->fork(*pruned);
+  KVFS_ASSIGN(const Step next, refresh_cost(*model, *chat, rule, 8));
+  std::printf(
+      ", \"first refresh, steps\": %.2f, \"refresh, steps\": %.2f, \"step, ms\": %.2f, "
+      "\"share of the cores that was free\": %.2f}\n",
+      first.refreshing / first.plain - 1, next.refreshing / next.plain - 1, 1e3 * next.plain,
+      share_of_cores(threads > 0 ? threads
+                                 : static_cast<int>(std::thread::hardware_concurrency())));
+  return {};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -154,6 +269,10 @@ int main(int argc, char** argv) {
       argc > 1 ? argv[1] : KVFS_DEPS_DIR "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
   const std::string mode = argc > 2 ? argv[2] : "both";
   const int threads = argc > 3 ? std::atoi(argv[3]) : 0;
+  if (mode == "pruned") {
+    const auto done = run_pruned(path, threads);
+    return done ? 0 : complain(done.error());
+  }
   if (mode != "reference") {
     if (auto done = run(path, Compute::kFast, threads); !done) return complain(done.error());
   }
