@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -19,19 +20,27 @@ KeptEntries everything(std::size_t count) {
 }
 
 KeptEntries highest(std::span<const float> scores, std::size_t count) {
-  KeptEntries order = everything(scores.size());
-  if (count >= order.size()) return order;
-  const auto score = [&](std::int32_t i) {
-    const float s = scores[static_cast<std::size_t>(i)];
-    return std::isnan(s) ? -std::numeric_limits<float>::infinity() : s;
+  if (count >= scores.size()) return everything(scores.size());
+  KeptEntries chosen;
+  if (count == 0) return chosen;
+  const auto ranked = [](float score) {
+    return std::isnan(score) ? -std::numeric_limits<float>::infinity() : score;
   };
-  const auto last = order.begin() + static_cast<std::ptrdiff_t>(count);
-  std::ranges::nth_element(order, last, [&](std::int32_t a, std::int32_t b) {
-    return score(a) != score(b) ? score(a) > score(b) : a < b;
-  });
-  order.erase(last, order.end());
-  std::ranges::sort(order);
-  return order;
+  std::vector<float> all(scores.size());
+  std::ranges::transform(scores, all.begin(), ranked);
+  const auto last = all.begin() + static_cast<std::ptrdiff_t>(count) - 1;
+  std::ranges::nth_element(all, last, std::greater{});
+  const float least = *last;
+  // Those before it in `all` are no lower; the rest of them equal it.
+  auto equals = static_cast<std::size_t>(std::count(all.begin(), last + 1, least));
+  chosen.reserve(count);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    const float score = ranked(scores[i]);
+    if (score < least || (score == least && equals == 0)) continue;
+    if (score == least) --equals;
+    chosen.push_back(static_cast<std::int32_t>(i));
+  }
+  return chosen;
 }
 
 KeptEntries joined(const KeptEntries& a, const KeptEntries& b) {

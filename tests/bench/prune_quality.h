@@ -110,6 +110,8 @@ struct Quality {
   double kl = 0;            // nats a token, of the full state's distribution to the pruned one's
   double retrieved = 0;     // of the planted words
   double same_replies = 0;  // of the questions: all tokens of the reply are the full state's
+  double reply_kl = 0;      // as kl, along the full state's replies
+  double same_next = 0;     // of the tokens of those replies: also the pruned state's best next one
   double same_begin = 0;    // of a reply's tokens, how many come before the first other one
   double seconds = 0;       // to choose and to prune, what is read again not included
 };
@@ -178,6 +180,7 @@ class Lab {
     KVFS_ASSIGN(const auto chat, pruned(chat_, seen.chat));
     KVFS_ASSIGN(const auto replies, ask(*chat));
     compare(replies, quality);
+    KVFS_TRY(follow_replies(*chat, quality));
     return quality;
   }
 
@@ -231,7 +234,7 @@ class Lab {
     KVFS_TRY(retrieve(*raw_.sequence, full_));
     KVFS_ASSIGN(full_replies_, ask(*chat_.sequence));
     compare(full_replies_, full_);
-    return {};
+    return follow_replies(*chat_.sequence, full_);
   }
 
   // The held-out tokens: their perplexity, and how far the distributions are from the full state's,
@@ -254,15 +257,51 @@ class Lab {
         surprise -= static_cast<double>(row[static_cast<std::size_t>(held_out_[begin + i + 1])]);
         const std::span<float> full = std::span(full_logs_).subspan((begin + i) * vocab_, vocab_);
         if (first) std::ranges::copy(row, full.begin());
-        double sum = 0;
-        for (std::size_t token = 0; token < vocab_; ++token)
-          sum += static_cast<double>(std::exp(full[token]) * (full[token] - row[token]));
-        divergence += sum;
+        divergence += divergence_of(full, row);
       }
     }
     to.perplexity = std::exp(surprise / static_cast<double>(steps));
     to.kl = divergence / static_cast<double>(steps);
     return {};
+  }
+
+  // The full state's replies, read: the first time its distributions along them are kept.
+  Status follow_replies(const Sequence& state, Quality& to) {
+    std::vector<float> logits;
+    const bool first = reply_logs_.empty();
+    double divergence = 0;
+    std::size_t same = 0;
+    std::size_t steps = 0;
+    for (std::size_t i = 0; i < full_replies_.size(); ++i) {
+      // The question's last token and the reply but for its last: as many rows as the reply has.
+      std::vector<TokenId> question = prompt(i);
+      std::vector<TokenId> reply{question.back()};
+      question.pop_back();
+      reply.insert(reply.end(), full_replies_[i].begin(), full_replies_[i].end() - 1);
+      if (reply.size() < 2) continue;  // logits for each are asked for by their number
+      const auto fork = model_.fork(state);
+      KVFS_TRY(model_.prefill(*fork, question, {}));
+      logits.resize(reply.size() * vocab_);
+      KVFS_TRY(model_.prefill(*fork, reply, logits));
+      for (std::size_t at = 0; at < reply.size(); ++at, ++steps) {
+        const std::span<float> row = std::span(logits).subspan(at * vocab_, vocab_);
+        to_logs(row);
+        const auto best = std::ranges::max_element(row) - row.begin();
+        same += best == full_replies_[i][at] ? 1U : 0U;
+        if (first) reply_logs_.insert(reply_logs_.end(), row.begin(), row.end());
+        divergence += divergence_of(std::span(reply_logs_).subspan(steps * vocab_, vocab_), row);
+      }
+    }
+    to.reply_kl = divergence / static_cast<double>(steps);
+    to.same_next = static_cast<double>(same) / static_cast<double>(steps);
+    return {};
+  }
+
+  static double divergence_of(std::span<const float> full, std::span<const float> other) {
+    double sum = 0;
+    for (std::size_t token = 0; token < full.size(); ++token)
+      sum += static_cast<double>(std::exp(full[token]) * (full[token] - other[token]));
+    return sum;
   }
 
   static void to_logs(std::span<float> logits) {
@@ -285,15 +324,16 @@ class Lab {
     return {};
   }
 
+  std::vector<TokenId> prompt(std::size_t question) const {
+    const std::string& text = questions()[question];
+    if (chat_.chat) return card_.chat->prompt(chat_.tokens, text);
+    return card_.tokenizer->encode("\n\nQuestion: " + text + "\nAnswer:",
+                                   text::SpecialText::kAsText);
+  }
+
   Result<Replies> ask(const Sequence& state) {
     std::vector<std::vector<TokenId>> prompts;
-    for (std::size_t i = 0; i < sizes_.questions; ++i) {
-      const std::string& question = questions()[i];
-      prompts.push_back(chat_.chat
-                            ? card_.chat->prompt(chat_.tokens, question)
-                            : card_.tokenizer->encode("\n\nQuestion: " + question + "\nAnswer:",
-                                                      text::SpecialText::kAsText));
-    }
+    for (std::size_t i = 0; i < sizes_.questions; ++i) prompts.push_back(prompt(i));
     return generate(state, prompts, sizes_.reply);
   }
 
@@ -352,6 +392,7 @@ class Lab {
   std::vector<TokenId> held_out_;
   std::vector<float> full_logs_;  // [held-out tokens but one, vocab]: log-probabilities
   Replies full_replies_;
+  std::vector<float> reply_logs_;  // [tokens of the full state's replies, vocab]
   Quality full_;
 };
 
