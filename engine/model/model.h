@@ -132,8 +132,9 @@ class Model {
   // it is. kInvalid: a plan for another sequence; kUnsupported: this device cannot look at the whole
   // text, or a model with convolutions.
   virtual Result<std::unique_ptr<Observer>> look_again(const Sequence& sequence, prune::Plan plan);
-  // The same, at once, where it takes the newest tokens alone (kNewestQuery: one; kWindowQueries:
-  // the window), or none: they are read again with entries of their own in every head.
+  // The same, at once. last: its newest tokens, of whose queries the weights are wanted
+  // (kNewestQuery: one; kWindowQueries: the window), read again with entries of their own in every
+  // head; all of them for kAllQueries and kExpectedQueries. kUnsupported: kReconstruction.
   virtual Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
                                              std::span<const TokenId> last) {
     (void)sequence, (void)needs, (void)last;

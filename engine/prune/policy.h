@@ -19,7 +19,7 @@ struct Policy {
 };
 
 // What to prune by when no method is named: docs/PRUNING.md has the measurements.
-inline constexpr std::string_view kDefaultPolicy = "expected keep=0.5";
+inline constexpr std::string_view kDefaultPolicy = "kvzip keep=0.5";
 
 Result<Policy> parse_policy(std::string_view words);
 // Every parameter, defaults too, in one order: what a version's identity carries. parse_policy

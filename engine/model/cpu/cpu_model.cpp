@@ -197,6 +197,11 @@ class CpuModel final : public Model {
   }
   Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
                                      std::span<const TokenId> last) override {
+    if (needs == prune::Needs::kReconstruction) {
+      return fail(ErrorCode::kUnsupported, "look at what attention sees",
+                  "a model has to be asked to repeat a text, which takes a plan",
+                  "use a method that needs no repetition: expected");
+    }
     prune::Plan plan{.needs = needs, .passes = {}};
     if (!last.empty()) {
       const auto first = sequence.next_pos() - static_cast<Position>(last.size());

@@ -176,6 +176,50 @@ TEST_P(Observed, TheNumberOfThreadsDoesNotChangeAScore) {
   }
 }
 
+TEST_P(Observed, WhatAStepShowsDoesNotDependOnItsCompany) {
+  const Loaded fast = load_described(kModels / GetParam(), Compute::kFast, 2);
+  ASSERT_TRUE(fast.model);
+  Model& model = *fast.model;
+  const auto parent = model.new_sequence();
+  for (int i = 0; i < 3; ++i) read(model, *parent, ids_);  // pages that branches share
+  prune::Random method;
+  const auto text = std::vector<TokenId>(3 * ids_.size(), 1);
+  const auto kept =
+      choose_entries(model, *parent, method, *prune::make_plan(method, text, 1024, {}));
+  ASSERT_TRUE(kept);
+  for (const bool pruned : {false, true}) {
+    if (pruned) {
+      ASSERT_TRUE(model.prune(*parent, *kept));
+    }
+    std::vector<std::unique_ptr<Sequence>> forks;
+    std::vector<Logits> logits(3, room(model));
+    std::vector<Observation> seen(3);
+    std::vector<DecodeItem> items;
+    for (std::size_t i = 0; i < 3; ++i) {
+      forks.push_back(model.fork(*parent));
+      items.push_back(
+          {forks[i].get(), static_cast<TokenId>(5 + i), logits[i], i == 1 ? nullptr : &seen[i]});
+    }
+    ASSERT_TRUE(model.decode(items));
+    for (std::size_t i = 0; i < 3; ++i) {
+      const auto alone = model.fork(*parent);
+      Logits wanted = room(model);
+      Observation alone_seen;
+      DecodeItem item{alone.get(), static_cast<TokenId>(5 + i), wanted, &alone_seen};
+      ASSERT_TRUE(model.decode({&item, 1}));
+      EXPECT_EQ(logits[i], wanted);
+      EXPECT_EQ(generate(model, *model.fork(*parent), static_cast<TokenId>(5 + i)), wanted);
+      for (std::size_t layer = 0; i != 1 && layer < seen[i].size(); ++layer) {
+        EXPECT_EQ(seen[i][layer].scores, alone_seen[layer].scores);
+        EXPECT_EQ(seen[i][layer].positions, alone_seen[layer].positions);
+        for (std::size_t head = 0; head < seen[i][layer].scores.size(); ++head) {
+          EXPECT_EQ(seen[i][layer].scores[head].size(), seen[i][layer].positions[head / 2].size());
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Observed, APlanForAnotherSequenceIsRefused) {
   const auto sequence = whole();
   read(*loaded_.model, *sequence, std::span(ids_).first(1));
@@ -186,6 +230,22 @@ TEST_P(Observed, APlanForAnotherSequenceIsRefused) {
     ASSERT_FALSE(observer) << prune::name_of(method);
     EXPECT_EQ(observer.error().code, ErrorCode::kInvalid);
   }
+}
+
+TEST_P(Observed, AllTokensAtOnceAreSeenAsSliceBySlice) {
+  Model& model = *loaded_.model;
+  const auto sequence = whole();
+  for (const prune::Method& method :
+       {prune::Method(prune::H2o{}), prune::Method(prune::Expected{})}) {
+    const auto at_once = model.observe(*sequence, prune::needs_of(method), ids_);
+    ASSERT_TRUE(at_once) << at_once.error().message();
+    const Observation slices = look(*sequence, method);
+    for (std::size_t layer = 0; layer < slices.size(); ++layer)
+      EXPECT_EQ((*at_once)[layer].scores, slices[layer].scores);
+  }
+  const auto repeated = model.observe(*sequence, prune::Needs::kReconstruction, ids_);
+  ASSERT_FALSE(repeated);
+  EXPECT_EQ(repeated.error().code, ErrorCode::kUnsupported);
 }
 
 TEST_P(Observed, AChoiceCanBeStoppedWhileItReads) {

@@ -73,5 +73,11 @@ TEST(Policy, WhatIsWrongIsSaidInASentence) {
   }
 }
 
+TEST(Policy, TheDefaultIsOneOfThem) {
+  const auto policy = parse_policy(kDefaultPolicy);
+  ASSERT_TRUE(policy) << policy.error().message();
+  EXPECT_EQ(to_words(*policy), kDefaultPolicy);
+}
+
 }  // namespace
 }  // namespace kvfs::prune
