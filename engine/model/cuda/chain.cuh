@@ -53,11 +53,16 @@ cudaError_t launch_chained(dim3 grid, unsigned threads, std::size_t shared, cuda
 }
 
 // 16 bytes from global to shared memory; zeros when they are not `there`.
-__device__ __forceinline__ void copy16(void* shared, const void* global, bool there) {
-  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+__device__ __forceinline__ unsigned in_shared(const void* shared) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+__device__ __forceinline__ void copy16(unsigned at, const void* global, bool there) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(global),
                "r"(there ? 16 : 0)
                : "memory");
+}
+__device__ __forceinline__ void copy16(void* shared, const void* global, bool there) {
+  copy16(in_shared(shared), global, there);
 }
 __device__ __forceinline__ void close_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -78,6 +83,14 @@ __device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+// The same, from zero.
+__device__ __forceinline__ void multiply_first(float (&c)[4], unsigned a0, unsigned a1, unsigned a2,
+                                               unsigned a3, unsigned b0, unsigned b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%10,%10,%10,%10};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(0.0F));
 }
 
 // Two neighbours, the first in the lower half.

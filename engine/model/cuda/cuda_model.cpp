@@ -61,7 +61,8 @@ class CudaModel final : public Model {
       const c10::cuda::CUDAStreamGuard guard(stream_);
       KVFS_TRY(mine.reserve(static_cast<int>(tokens.size())));
       while (!tokens.empty()) {
-        const auto room = static_cast<std::size_t>(kGridRows - mine.next_pos() % kGridRows);
+        const auto room = static_cast<std::size_t>(kGridRows * forward_->most_grids() -
+                                                   mine.next_pos() % kGridRows);
         const auto slice = tokens.first(std::min(tokens.size(), room));
         tokens = tokens.subspan(slice.size());
         forward_->read(mine, slice, tokens.empty() ? logits : std::span<float>{});
@@ -72,7 +73,9 @@ class CudaModel final : public Model {
     if (!done) mine.truncate(before);
     return done;
   }
-  std::int32_t prefill_slice() const override { return kGridRows; }
+  std::int32_t prefill_slice() const override {
+    return kGridRows * std::min(2, forward_->most_grids());
+  }
 
   Status decode(std::span<DecodeItem> items) override {
     const std::string what = "generate " + std::to_string(items.size()) + " tokens";
@@ -255,7 +258,7 @@ void choose_arithmetic() {
 
 Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
                                                       const LlamaSizes& sizes, bool tied,
-                                                      Compute compute, int index) {
+                                                      Compute compute, WeightKind kind, int index) {
   const std::string what = "make a random model in the shape of " + name;
   return guarded(what, [&]() -> Result<std::unique_ptr<Model>> {
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
@@ -265,7 +268,7 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
     const KernelClass kernels = kernel_class({.cuda = true, .index = index}, compute);
     const bool reference = compute == Compute::kReference;
     const std::uint64_t bytes = weight_bytes(sizes, tied, reference ? 4 : 2);
-    KVFS_ASSIGN(const std::uint64_t room, room_for_kv(what, bytes));
+    KVFS_ASSIGN(const std::uint64_t room, room_for_kv(what, bytes));  // of bf16, the most it can be
     ModelInfo info{.name = name,
                    .path = {},
                    .architecture = "llama",
@@ -285,7 +288,8 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
                        {.kv_heads = static_cast<std::uint16_t>(sizes.kv_heads),
                         .key_width = width,
                         .value_width = width});
-    Weights weights = random_weights(sizes, tied, reference ? at::kFloat : at::kBFloat16, device);
+    Weights weights =
+        random_weights(sizes, tied, reference ? at::kFloat : at::kBFloat16, kind, device);
     return make_model(std::move(info), sizes, std::move(weights), device, stream, room);
   });
 }
@@ -305,10 +309,9 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     choose_arithmetic();
 
     const bool reference = options.compute == Compute::kReference;
-    KVFS_ASSIGN(const std::uint64_t room,
-                room_for_kv(what, weight_bytes(sizes, model.tied(), reference ? 4 : 2)));
-    Weights weights =
-        load_weights(model, reference ? at::kFloat : at::kBFloat16, device, options.progress);
+    const at::ScalarType type = reference ? at::kFloat : at::kBFloat16;
+    KVFS_ASSIGN(const std::uint64_t room, room_for_kv(what, weights_size(model, type)));
+    Weights weights = load_weights(model, type, device, options.progress);
     const std::uint64_t budget = options.kv_budget != 0 ? std::min(options.kv_budget, room) : room;
     return make_model(card.info, sizes, std::move(weights), device, stream, budget);
   });

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/model/cuda/decode.h"
 #include "engine/model/cuda/llama_sizes.h"
 #include "engine/model/model.h"
 
@@ -25,9 +26,9 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
                                                int index);
 
 // A model of random weights, to measure the speed of a published shape without its files. It has no
-// fingerprint and no tokenizer.
+// fingerprint and no tokenizer. kind: of its matrices, in the fast mode.
 Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
                                                       const LlamaSizes& sizes, bool tied,
-                                                      Compute compute, int index);
+                                                      Compute compute, WeightKind kind, int index);
 
 }  // namespace kvfs::model::cuda

@@ -21,11 +21,17 @@ namespace kvfs::model::cuda {
 inline constexpr int kTileOutputs = 16;  // of one block of a product
 inline constexpr int kPageTokens = 256;  // keys whose partial attention is one fixed sum
 
-// [outputs][inputs]; inputs % 8 == 0.
+// kInt4: GGUF's Q4_0; kInt4Min: Q4_1 and Q4_K; kInt8: Q8_0.
+enum class WeightKind : std::uint8_t { kBf16, kInt4, kInt4Min, kInt8 };
+
+// [outputs][inputs]; inputs % 8 == 0. All kinds but bf16 as decode_packed.h says, and paired if and
+// only if they are gate()'s.
 struct Matrix {
-  const __nv_bfloat16* data;
+  const void* data;
   int outputs;
   int inputs;
+  WeightKind kind = WeightKind::kBf16;
+  bool paired = false;
 };
 
 // Rows in front of an RMSNorm: its weight is multiplied in, its scale, which is one number a row,

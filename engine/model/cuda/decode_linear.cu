@@ -15,7 +15,7 @@
 #include <algorithm>
 
 #include "engine/model/cuda/chain.cuh"
-#include "engine/model/cuda/decode.h"
+#include "engine/model/cuda/product.cuh"
 
 namespace kvfs::model::cuda {
 namespace {
@@ -39,125 +39,6 @@ struct Shape {
   static constexpr std::size_t kRingBytes = std::size_t{kWarps} * kWarpBytes;
 };
 
-struct Product {
-  const __nv_bfloat16* w;  // [outputs][inputs]
-  const __nv_bfloat16* x;  // [rows][inputs]
-  int rows;
-  int outputs;
-  int inputs;
-  int tiles;
-};
-
-// What becomes of a sum. fetch() is called before the sums are there, take() by the threads of one
-// row, 16 neighbouring lanes, lane i with output i of the tile.
-struct StoreNormed {
-  const float* squares;  // [rows][squares_count]
-  int squares_count;
-  float epsilon;
-  float* y;
-
-  static constexpr bool kNormed = true;
-  struct Fetched {};
-  __device__ static int weight_row(const Product&, int tile, int i) {
-    return tile * kTileOutputs + i;
-  }
-  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
-  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
-                       Fetched) const {
-    const int output = tile * kTileOutputs + i;
-    if (row < p.rows && output < p.outputs) {
-      y[std::int64_t{row} * p.outputs + output] = sum * scale;
-    }
-  }
-};
-
-// A tile is 8 gates and their 8 ups.
-struct GateNormed {
-  const float* squares;
-  int squares_count;
-  float epsilon;
-  __nv_bfloat16* out;
-
-  static constexpr bool kNormed = true;
-  struct Fetched {};
-  __device__ static int weight_row(const Product& p, int tile, int i) {
-    return tile * 8 + i % 8 + (i < 8 ? 0 : p.outputs / 2);
-  }
-  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
-  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
-                       Fetched) const {
-    const float value = sum * scale;
-    const float up = __shfl_down_sync(0xffffffffU, value, 8, 16);
-    if (row < p.rows && i < 8 && tile < p.tiles) {
-      out[std::int64_t{row} * (p.outputs / 2) + tile * 8 + i] =
-          __float2bfloat16_rn(value / (1.0F + expf(-value)) * up);
-    }
-  }
-};
-
-struct AddAndNorm {
-  float* residual;
-  const float* norm_weight;
-  __nv_bfloat16* next;
-  float* next_squares;
-
-  static constexpr bool kNormed = false;
-  struct Fetched {
-    float residual;
-    float weight;
-  };
-  __device__ static int weight_row(const Product&, int tile, int i) {
-    return tile * kTileOutputs + i;
-  }
-  __device__ Fetched fetch(const Product& p, int tile, int row, int i) const {
-    if (row >= p.rows || tile >= p.tiles) return {0.0F, 0.0F};
-    const int output = tile * kTileOutputs + i;
-    return {__ldcg(&residual[std::int64_t{row} * p.outputs + output]), norm_weight[output]};
-  }
-  __device__ void take(const Product& p, int tile, int row, int i, float sum, float,
-                       Fetched fetched) const {
-    const float value = fetched.residual + sum;
-    float square = value * value;
-    for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffU, square, d, 16);
-    if (row >= p.rows || tile >= p.tiles) return;
-    const std::int64_t at = std::int64_t{row} * p.outputs + tile * kTileOutputs + i;
-    residual[at] = value;
-    next[at] = __float2bfloat16_rn(value * fetched.weight);
-    if (i == 0) next_squares[std::int64_t{row} * p.tiles + tile] = square;
-  }
-};
-
-// 1 / rms of each row, from its sums of squares: a warp a row, then 8 rows on; the last warps,
-// which have the fewest chunks, first.
-template <class Epilogue>
-__device__ void norm_scales(const Product& p, const Epilogue& epilogue, float* scales) {
-  if constexpr (Epilogue::kNormed) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    for (int row = kWarps - 1 - static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
-      const float* mine = epilogue.squares + std::int64_t{row} * epilogue.squares_count;
-      float sum = 0.0F;
-      for (int i = lane; i < epilogue.squares_count; i += 32) sum += __ldcg(&mine[i]);
-      for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, d);
-      if (lane == 0) {
-        scales[row] = 1.0F / sqrtf(sum / static_cast<float>(p.inputs) + epilogue.epsilon);
-      }
-    }
-  }
-}
-
-// A warp's walk over its chunks of all the block's units.
-struct Walk {
-  int unit;
-  int chunk;
-  __device__ void step(int first_chunk, int chunks) {
-    chunk += kWarps;
-    if (chunk >= chunks) {
-      chunk = first_chunk;
-      unit += static_cast<int>(gridDim.x);
-    }
-  }
-};
-
 template <int kRows, class Epilogue>
 __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     linear_kernel(const Product p, const Epilogue epilogue) {
@@ -176,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
   std::uint8_t* mine = ring + warp * S::kWarpBytes;
   const int lane_at = thread % 32 * 16;
 
-  const auto fetch_weights = [&](const Walk& walk, int stage) {
+  const auto fetch_weights = [&](const Walk<kWarps>& walk, int stage) {
     if (walk.unit >= units || walk.chunk >= chunks) return;
     std::uint8_t* to = mine + stage * S::kStageBytes + lane_at;
     const int k = walk.chunk * kChunk + t * 8;
@@ -184,13 +65,14 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     for (int i = 0; i < 2 * S::kTiles; ++i) {
       const int tile = walk.unit * S::kTiles + i / 2;
       const int row = min(Epilogue::weight_row(p, tile, g + i % 2 * 8), p.outputs - 1);
-      const __nv_bfloat16* from = p.w + std::int64_t{row} * p.inputs + k;
+      const auto* w = static_cast<const __nv_bfloat16*>(p.w);
+      const __nv_bfloat16* from = w + std::int64_t{row} * p.inputs + k;
       std::uint8_t* at = to + i / 2 * kTileBytes + i % 2 * 512;
-      copy16(at, k < p.inputs ? from : p.w, k < p.inputs);
-      copy16(at + 1024, k + 32 < p.inputs ? from + 32 : p.w, k + 32 < p.inputs);
+      copy16(at, k < p.inputs ? from : w, k < p.inputs);
+      copy16(at + 1024, k + 32 < p.inputs ? from + 32 : w, k + 32 < p.inputs);
     }
   };
-  const auto fetch_rows = [&](const Walk& walk, int stage) {
+  const auto fetch_rows = [&](const Walk<kWarps>& walk, int stage) {
     if (walk.unit >= units || walk.chunk >= chunks) return;
     std::uint8_t* to = mine + stage * S::kStageBytes + S::kWeightBytes + t * 16;
     const int k = walk.chunk * kChunk + t * 8;
@@ -204,8 +86,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     }
   };
 
-  const Walk start{static_cast<int>(blockIdx.x), warp};
-  Walk ahead = start;
+  const Walk<kWarps> start{static_cast<int>(blockIdx.x), warp};
+  Walk<kWarps> ahead = start;
   for (int stage = 0; stage < S::kStages; ++stage) {
     fetch_weights(ahead, stage);
     ahead.step(warp, chunks);
@@ -213,13 +95,13 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
   close_copies();
   wait_for_previous();
   let_next_begin();
-  Walk rows_ahead = start;
+  Walk<kWarps> rows_ahead = start;
   for (int stage = 0; stage < S::kStages; ++stage) {
     fetch_rows(rows_ahead, stage);
     close_copies();
     rows_ahead.step(warp, chunks);
   }
-  norm_scales(p, epilogue, scales);
+  norm_scales<kWarps>(p, epilogue, scales);
 
   const int output = thread % kTileOutputs;
   const int row = thread / kTileOutputs;
@@ -291,20 +173,11 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
   await_copies<0>();
 }
 
-// 1 where that cannot be known: right, if slow.
-int multiprocessors() {
-  int device = 0;
-  int out = 1;
-  if (cudaGetDevice(&device) == cudaSuccess) {
-    cudaDeviceGetAttribute(&out, cudaDevAttrMultiProcessorCount, device);
-  }
-  return out;
-}
-
 template <class Epilogue>
 cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
                    const Epilogue& epilogue, cudaStream_t stream) {
   const Product p{w.data, x, rows, w.outputs, w.inputs, tiles};
+  if (w.kind != WeightKind::kBf16) return launch_packed(w.kind, p, epilogue, stream);
   const auto with = [&]<int kRows>() {
     using S = Shape<kRows>;
     const int units = (tiles + S::kTiles - 1) / S::kTiles;
@@ -321,6 +194,7 @@ cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
 
 cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float* y,
                     cudaStream_t stream) {
+  if (w.paired) return cudaErrorInvalidValue;
   const int tiles = (w.outputs + kTileOutputs - 1) / kTileOutputs;
   return launch(w, in.x, rows, tiles, StoreNormed{in.squares, w.inputs / kTileOutputs, epsilon, y},
                 stream);
@@ -328,12 +202,14 @@ cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float
 
 cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
                  cudaStream_t stream) {
+  if (w.kind != WeightKind::kBf16 && !w.paired) return cudaErrorInvalidValue;
   return launch(w, in.x, rows, w.outputs / kTileOutputs,
                 GateNormed{in.squares, w.inputs / kTileOutputs, epsilon, out}, stream);
 }
 
 cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
                         const float* norm_weight, NormRows next, cudaStream_t stream) {
+  if (w.paired) return cudaErrorInvalidValue;
   return launch(w, x, rows, w.outputs / kTileOutputs,
                 AddAndNorm{residual, norm_weight, next.x, next.squares}, stream);
 }

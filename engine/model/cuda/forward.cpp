@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <optional>
 
 #include "engine/model/cuda/cuda_model.h"
 #include "engine/model/cuda/generator.h"
+#include "engine/model/cuda/reader.h"
 #include "engine/model/cuda/step_graphs.h"
 
 namespace kvfs::model::cuda {
@@ -21,28 +21,39 @@ void check(cudaError_t error) {
   if (error != cudaSuccess) throw ForwardError(error);
 }
 
-template <class T>
-constexpr at::ScalarType kType = at::kFloat;
-template <>
-constexpr at::ScalarType kType<__nv_bfloat16> = at::kBFloat16;
-
-template <class T>
-class TypedForward final : public Forward {
+// The fast mode: bf16.
+class FastForward final : public Forward {
  public:
-  TypedForward(const LlamaSizes& config, const Weights& weights, const PageShape& pages,
-               at::Device device)
+  FastForward(const LlamaSizes& config, const Weights& weights, const PageShape& pages,
+              at::Device device)
+      : reader_(config, weights, pages, device), generator_(config, weights, device) {}
+  void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
+            std::span<float> logits) override {
+    reader_.read(sequence, tokens, logits);
+  }
+  int most_grids() const override { return Reader::kMostGrids; }
+  void generate(std::span<const Row> rows) override { generator_.generate(rows); }
+
+ private:
+  Reader reader_;
+  Generator generator_;
+};
+
+// The reference mode: plain kernels, fp32 throughout.
+class ReferenceForward final : public Forward {
+ public:
+  ReferenceForward(const LlamaSizes& config, const Weights& weights, const PageShape& pages,
+                   at::Device device)
       : config_(config), weights_(weights), pages_(pages), device_(device) {
     const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
-    const auto narrow = fp32.dtype(kType<T>);
     residual_ = at::zeros({kGridRows, config.width}, fp32);
-    normed_ = at::zeros({kGridRows, config.width}, narrow);
+    normed_ = at::zeros({kGridRows, config.width}, fp32);
     qkv_ = at::zeros({kGridRows, qkv_width()}, fp32);
-    attended_ = at::zeros({kGridRows, config.heads * config.head_width}, narrow);
+    attended_ = at::zeros({kGridRows, config.heads * config.head_width}, fp32);
     projected_ = at::zeros({kGridRows, config.width}, fp32);
     gate_up_ = at::zeros({kGridRows, 2 * config.ffn_width}, fp32);
-    activated_ = at::zeros({kGridRows, config.ffn_width}, narrow);
+    activated_ = at::zeros({kGridRows, config.ffn_width}, fp32);
     logits_ = at::zeros({kMaxBatch, config.vocab}, fp32);
-    if constexpr (!std::is_same_v<T, float>) generator_.emplace(config, weights, device);
   }
 
   void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
@@ -53,24 +64,24 @@ class TypedForward final : public Forward {
     for (int i = 0; i < count; ++i) places.push_back({sequence.next_pos() + i, 0});
     const Batch batch = upload(tokens, places, {&sequence});
     reserve_scratch(batch, count);
-    check(embed(weights<T>(weights_.embedding), batch.tokens, count, config_.width,
-                row(residual_, first), stream()));
+    check(embed(data(weights_.embedding), batch.tokens, count, config_.width, row(residual_, first),
+                stream()));
     for (int layer = 0; layer < config_.layers; ++layer) {
       const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
       norm(w.attn_norm, first, count);
-      multiply(qkv_, normed_, w.qkv);
+      multiply(qkv_, normed_, w.qkv.data);
       attend(batch, layer, first, count, true);
-      multiply(projected_, attended_, w.out);
+      multiply(projected_, attended_, w.out.data);
       add_projected(first, count);
       norm(w.ffn_norm, first, count);
-      multiply(gate_up_, normed_, w.gate_up);
+      multiply(gate_up_, normed_, w.gate_up.data);
       activate(first, count);
-      multiply(projected_, activated_, w.down);
+      multiply(projected_, activated_, w.down.data);
       add_projected(first, count);
     }
     if (!logits.empty()) {
       norm(weights_.output_norm, first + count - 1, 1);
-      check(linear_rows(weights<T>(weights_.output), row<T>(normed_, first + count - 1), 1,
+      check(linear_rows(data(weights_.output.data), row(normed_, first + count - 1), 1,
                         config_.vocab, config_.width, false, row(logits_, 0), stream()));
       download(0, logits);
     }
@@ -78,10 +89,6 @@ class TypedForward final : public Forward {
   }
 
   void generate(std::span<const Row> rows) override {
-    if (generator_) {
-      generator_->generate(rows);
-      return;
-    }
     const int count = static_cast<int>(rows.size());
     std::vector<TokenId> tokens;
     std::vector<RowPlace> places;
@@ -111,21 +118,21 @@ class TypedForward final : public Forward {
   };
 
   void launch_step(const Batch& batch, int count) {
-    check(embed(weights<T>(weights_.embedding), batch.tokens, count, config_.width,
-                row(residual_, 0), stream()));
+    check(embed(data(weights_.embedding), batch.tokens, count, config_.width, row(residual_, 0),
+                stream()));
     for (int layer = 0; layer < config_.layers; ++layer) {
       const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
       norm(w.attn_norm, 0, count);
-      rows_times(w.qkv, normed_, count, false, qkv_);
+      rows_times(w.qkv.data, normed_, count, false, qkv_);
       attend(batch, layer, 0, count, false);
-      rows_times(w.out, attended_, count, true, residual_);
+      rows_times(w.out.data, attended_, count, true, residual_);
       norm(w.ffn_norm, 0, count);
-      rows_times(w.gate_up, normed_, count, false, gate_up_);
+      rows_times(w.gate_up.data, normed_, count, false, gate_up_);
       activate(0, count);
-      rows_times(w.down, activated_, count, true, residual_);
+      rows_times(w.down.data, activated_, count, true, residual_);
     }
     norm(weights_.output_norm, 0, count);
-    rows_times(weights_.output, normed_, count, false, logits_);
+    rows_times(weights_.output.data, normed_, count, false, logits_);
   }
 
   static cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
@@ -134,13 +141,9 @@ class TypedForward final : public Forward {
   }
   HeadShape heads() const { return {config_.heads, config_.kv_heads, config_.head_width}; }
 
-  template <class E>
-  static const E* weights(const at::Tensor& tensor) {
-    return static_cast<const E*>(tensor.const_data_ptr());
-  }
-  template <class E = float>
-  static E* row(const at::Tensor& tensor, std::int64_t index) {
-    return static_cast<E*>(tensor.data_ptr()) + index * tensor.size(1);
+  static const float* data(const at::Tensor& tensor) { return tensor.const_data_ptr<float>(); }
+  static float* row(const at::Tensor& tensor, std::int64_t index) {
+    return tensor.data_ptr<float>() + index * tensor.size(1);
   }
 
   Batch upload(std::span<const TokenId> tokens, const std::vector<RowPlace>& places,
@@ -195,36 +198,31 @@ class TypedForward final : public Forward {
 
   void norm(const at::Tensor& weight, int first, int count) {
     check(rms_norm(row(residual_, first), weight.const_data_ptr<float>(), count, config_.width,
-                   config_.rms_epsilon, row<T>(normed_, first), stream()));
+                   config_.rms_epsilon, row(normed_, first), stream()));
   }
   // [kGridRows, k] · [n, k]ᵀ, always of this one shape.
   void multiply(at::Tensor& out, const at::Tensor& in, const at::Tensor& w) const {
-    if constexpr (std::is_same_v<T, float>) {
-      at::mm_out(out, in, w.t());
-    } else {
-      at::mm_out(out, in, w.t(), at::kFloat);
-    }
+    at::mm_out(out, in, w.t());
   }
   void rows_times(const at::Tensor& w, const at::Tensor& in, int count, bool accumulate,
                   at::Tensor& out) const {
-    check(linear_rows(weights<T>(w), row<T>(in, 0), count, static_cast<int>(w.size(0)),
+    check(linear_rows(data(w), row(in, 0), count, static_cast<int>(w.size(0)),
                       static_cast<int>(w.size(1)), accumulate, row(out, 0), stream()));
   }
   void attend(const Batch& batch, int layer, int first, int count, bool one_sequence) {
     const KvPlace kv{batch.addresses, pages_.offset(layer, 0), pages_.offset(layer, 1)};
-    check(rope_and_store<T>(row(qkv_, first), weights_.frequencies.template const_data_ptr<float>(),
-                            batch.places, count, heads(), kv, stream()));
+    check(rope_and_store<float>(row(qkv_, first), weights_.frequencies.const_data_ptr<float>(),
+                                batch.places, count, heads(), kv, stream()));
     const int at_once = rows_at_once(batch, count);
     for (int begin = 0; begin < count; begin += at_once) {
       const int rows = std::min(at_once, count - begin);
       check(attention(row(qkv_, first + begin), batch.places + begin, rows, one_sequence,
                       batch.most_pages, heads(), kv, partial_.data_ptr<float>(),
-                      row<T>(attended_, first + begin), stream()));
+                      row(attended_, first + begin), stream()));
     }
   }
   void activate(int first, int count) {
-    check(swiglu(row(gate_up_, first), count, config_.ffn_width, row<T>(activated_, first),
-                 stream()));
+    check(swiglu(row(gate_up_, first), count, config_.ffn_width, row(activated_, first), stream()));
   }
   void add_projected(int first, int count) {
     check(add(row(residual_, first), row(projected_, first), std::int64_t{count} * config_.width,
@@ -241,7 +239,6 @@ class TypedForward final : public Forward {
   at::Tensor partial_;  // attention's scratch
   at::Tensor batch_;    // what upload() put there last
   StepGraphs graphs_;
-  std::optional<Generator> generator_;  // of the fast mode
 };
 
 }  // namespace
@@ -249,8 +246,8 @@ class TypedForward final : public Forward {
 std::unique_ptr<Forward> make_forward(const LlamaSizes& config, const Weights& weights,
                                       const PageShape& pages, at::Device device) {
   if (pages.dtype == DType::kF32)
-    return std::make_unique<TypedForward<float>>(config, weights, pages, device);
-  return std::make_unique<TypedForward<__nv_bfloat16>>(config, weights, pages, device);
+    return std::make_unique<ReferenceForward>(config, weights, pages, device);
+  return std::make_unique<FastForward>(config, weights, pages, device);
 }
 
 }  // namespace kvfs::model::cuda

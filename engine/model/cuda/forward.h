@@ -23,10 +23,12 @@ class Forward {
  public:
   virtual ~Forward() = default;
 
-  // Reads tokens at the sequence's next positions, whose pages are reserved; they must not cross a
-  // multiple of kGridRows. logits: empty, or [vocab] for the last token.
+  // Reads tokens at the sequence's next positions, whose pages are reserved; they must not cross
+  // more than most_grids() − 1 multiples of kGridRows. logits: empty, or [vocab] for the last
+  // token.
   virtual void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
                     std::span<float> logits) = 0;
+  virtual int most_grids() const { return 1; }
 
   // Generates: one token for each of up to kMaxBatch sequences; logits one after the other, [vocab]
   // each.
@@ -38,7 +40,8 @@ class Forward {
   virtual void generate(std::span<const Row> rows) = 0;
 };
 
-// T of kernels.h by dtype. config and weights must outlive it.
+// The reference mode's where the pages are fp32, the fast mode's where they are bf16. config and
+// weights must outlive it.
 std::unique_ptr<Forward> make_forward(const LlamaSizes& config, const Weights& weights,
                                       const PageShape& pages, at::Device device);
 

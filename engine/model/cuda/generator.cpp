@@ -20,21 +20,16 @@ T* data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-Matrix matrix(const at::Tensor& tensor) {
-  return {data<__nv_bfloat16>(tensor), static_cast<int>(tensor.size(0)),
-          static_cast<int>(tensor.size(1))};
-}
-
 DecodeWeights decode_weights(const LlamaSizes& sizes, const Weights& weights) {
   DecodeWeights out{sizes,
                     data<__nv_bfloat16>(weights.embedding),
                     data<float>(weights.output_norm),
                     data<float>(weights.frequencies),
-                    matrix(weights.output),
+                    weights.output.matrix,
                     {}};
   for (const LayerWeights& layer : weights.layers) {
-    out.layers.push_back({data<float>(layer.attn_norm), matrix(layer.qkv), matrix(layer.out),
-                          data<float>(layer.ffn_norm), matrix(layer.gate_up), matrix(layer.down)});
+    out.layers.push_back({data<float>(layer.attn_norm), layer.qkv.matrix, layer.out.matrix,
+                          data<float>(layer.ffn_norm), layer.gate_up.matrix, layer.down.matrix});
   }
   return out;
 }
@@ -46,17 +41,6 @@ std::size_t rounded_up(std::size_t count) {
 }
 
 }  // namespace
-
-std::byte* Generator::Pinned::room(std::size_t bytes) {
-  if (bytes > size_) {
-    void* memory = nullptr;
-    memory_.reset();
-    check(cudaMallocHost(&memory, std::bit_ceil(bytes)));
-    memory_.reset(static_cast<std::byte*>(memory));
-    size_ = std::bit_ceil(bytes);
-  }
-  return memory_.get();
-}
 
 Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device device)
     : device_(device), weights_(decode_weights(s, weights)) {
@@ -135,6 +119,7 @@ void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan) {
   const std::size_t addresses_at = single_at + single * sizeof(PageWork);
   const std::size_t bytes = addresses_at + plan.addresses.size() * sizeof(void*);
   std::byte* host = to_device_.room(bytes);
+  if (host == nullptr) throw ForwardError(cudaErrorMemoryAllocation);
   std::memset(host, 0, addresses_at);
   std::memcpy(host, plan.places.data(), plan.places.size() * sizeof(RowPlace));
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -174,6 +159,7 @@ void Generator::generate(std::span<const Forward::Row> rows) {
   const auto vocab = static_cast<std::size_t>(s.vocab);
   const std::size_t bytes = rows.size() * vocab * sizeof(float);
   std::byte* logits = from_device_.room(bytes);
+  if (logits == nullptr) throw ForwardError(cudaErrorMemoryAllocation);
   check(cudaMemcpyAsync(logits, buffers_.logits, bytes, cudaMemcpyDeviceToHost, stream()));
   check(cudaStreamSynchronize(stream()));
   for (std::size_t i = 0; i < rows.size(); ++i) {

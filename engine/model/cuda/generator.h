@@ -13,6 +13,7 @@
 #include "engine/model/cuda/decode_step.h"
 #include "engine/model/cuda/forward.h"
 #include "engine/model/cuda/pages.h"
+#include "engine/model/cuda/pinned.h"
 #include "engine/model/cuda/step_graphs.h"
 #include "engine/model/cuda/weights.h"
 
@@ -26,18 +27,6 @@ class Generator {
   void generate(std::span<const Forward::Row> rows);
 
  private:
-  // Memory of the host that copies need not stage.
-  struct Unpin {
-    void operator()(std::byte* memory) const { cudaFreeHost(memory); }
-  };
-  class Pinned {
-   public:
-    std::byte* room(std::size_t bytes);  // its contents are lost when it grows
-
-   private:
-    std::unique_ptr<std::byte, Unpin> memory_;
-    std::size_t size_ = 0;
-  };
   struct Plan {
     std::vector<PageWork> shared;
     std::vector<PageWork> single;

@@ -1,5 +1,5 @@
-// A Llama model's weights on the device: dequantized to the compute type, rows of Q and K in
-// transformers' order.
+// A Llama model's weights on the device, rows of Q and K in transformers' order: of the compute
+// type, or, in the fast mode, as a GGUF's own numbers where decode_packed.h knows the kind.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,31 +8,44 @@
 #include <vector>
 
 #include "engine/model/architecture.h"
+#include "engine/model/cuda/decode.h"
 #include "engine/model/cuda/llama_sizes.h"
 
 namespace kvfs::model::cuda {
 
 LlamaSizes sizes_of(const Architecture& architecture);
 
+struct WeightMatrix {
+  at::Tensor data;  // [outputs, inputs] of the compute type, or the bytes of a packed matrix
+  Matrix matrix;    // the same, for kernels; its kind says nothing where the type is fp32
+
+  bool packed() const { return matrix.kind != WeightKind::kBf16; }
+};
+
 struct LayerWeights {
   at::Tensor attn_norm;  // [width] fp32
-  at::Tensor qkv;        // [(heads + 2·kv_heads)·head_width, width]
-  at::Tensor out;        // [width, heads·head_width]
+  WeightMatrix qkv;      // [(heads + 2·kv_heads)·head_width, width]
+  WeightMatrix out;      // [width, heads·head_width]
   at::Tensor ffn_norm;   // [width] fp32
-  at::Tensor gate_up;    // [2·ffn_width, width]
-  at::Tensor down;       // [width, ffn_width]
+  WeightMatrix gate_up;  // [2·ffn_width, width]
+  WeightMatrix down;     // [width, ffn_width]
 };
 
 struct Weights {
   at::Tensor embedding;    // [vocab, width]
   at::Tensor output_norm;  // [width] fp32
-  at::Tensor output;       // [vocab, width]; the embedding when tied
+  WeightMatrix output;     // [vocab, width]; the embedding's memory when tied and not packed
   at::Tensor frequencies;  // [head_width / 2] fp32, radians a position
   std::vector<LayerWeights> layers;
 };
 
-// Both throw libtorch's exceptions (out of memory). type: kFloat or kBFloat16.
-Weights random_weights(const LlamaSizes& sizes, bool tied, at::ScalarType type, at::Device device);
+// Bytes of device memory that load_weights will take.
+std::uint64_t weights_size(const Architecture& model, at::ScalarType type);
+
+// Both throw libtorch's exceptions (out of memory). type: kFloat or kBFloat16. kind: of the
+// matrices that tokens are multiplied with, for bf16.
+Weights random_weights(const LlamaSizes& sizes, bool tied, at::ScalarType type, WeightKind kind,
+                       at::Device device);
 Weights load_weights(const Architecture& model, at::ScalarType type, at::Device device,
                      const std::function<void(double)>& progress);
 

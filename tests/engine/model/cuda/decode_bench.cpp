@@ -1,7 +1,7 @@
 // The generated path's kernels on random weights in published shapes: each by itself, as a share
 // of the bound that the bytes it must read set, then whole steps.
 //
-//   bench_cuda_decode [135m|1b|8b]... [context] [rows]
+//   bench_cuda_decode [135m|1b|8b][-int4|-int4min|-int8]... [context] [rows]
 //
 // A kernel is timed in recorded runs over all layers, so that its weights come from memory and its
 // neighbours overlap as in a step. The bound is this device's copy rate, measured in this run. One
@@ -14,12 +14,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "engine/model/cuda/decode_packed.h"
 #include "engine/model/cuda/decode_step.h"
 
 namespace kvfs::model::cuda {
@@ -38,6 +38,12 @@ LlamaSizes shape_of(const std::string& name) {
   if (name == "1b") return {16, 2048, 32, 8, 64, 8192, 128256, 1 << 17, 1e-5F};
   if (name == "8b") return {32, 4096, 32, 8, 128, 14336, 128256, 1 << 17, 1e-5F};
   throw std::runtime_error(name + " is no shape: 135m, 1b or 8b");
+}
+
+WeightKind kind_of(const std::string& name) {
+  if (name.ends_with("-int4")) return WeightKind::kInt4;
+  if (name.ends_with("-int4min")) return WeightKind::kInt4Min;
+  return name.ends_with("-int8") ? WeightKind::kInt8 : WeightKind::kBf16;
 }
 
 // Device memory of a run, given back at its end.
@@ -83,7 +89,12 @@ class Memory {
     }
     return out;
   }
-  Matrix matrix(int outputs, int inputs) {
+  // Packed: whatever numbers and scales the noise's bits are; no fp16 of it is infinite.
+  Matrix matrix(WeightKind kind, int outputs, int inputs, bool paired = false) {
+    if (kind != WeightKind::kBf16) {
+      return {noise(packed_bytes(kind, outputs, inputs) / sizeof(bf16)), outputs, inputs, kind,
+              paired};
+    }
     const auto count = static_cast<std::size_t>(outputs) * static_cast<std::size_t>(inputs);
     return {noise(count), outputs, inputs};
   }
@@ -93,7 +104,7 @@ class Memory {
   void* noise_ = nullptr;
 };
 
-DecodeWeights random_weights(const LlamaSizes& s, Memory& memory) {
+DecodeWeights random_weights(const LlamaSizes& s, WeightKind kind, Memory& memory) {
   const auto ones = [&](int count) {
     return memory.copy(std::vector<float>(static_cast<std::size_t>(count), 1.0F));
   };
@@ -102,14 +113,17 @@ DecodeWeights random_weights(const LlamaSizes& s, Memory& memory) {
     frequencies.push_back(1.0F / static_cast<float>(1 << (i % 20)));
   }
   DecodeWeights out{
-      s, nullptr, ones(s.width), memory.copy(frequencies), memory.matrix(s.vocab, s.width), {}};
-  out.embedding = out.output.data;
+      s, nullptr, ones(s.width), memory.copy(frequencies), memory.matrix(kind, s.vocab, s.width),
+      {}};
+  out.embedding =
+      memory.noise(static_cast<std::size_t>(s.vocab) * static_cast<std::size_t>(s.width));
   const int heads = s.heads * s.head_width;
   for (int i = 0; i < s.layers; ++i) {
-    out.layers.push_back(
-        {ones(s.width), memory.matrix(heads + 2 * s.kv_heads * s.head_width, s.width),
-         memory.matrix(s.width, heads), ones(s.width), memory.matrix(2 * s.ffn_width, s.width),
-         memory.matrix(s.width, s.ffn_width)});
+    out.layers.push_back({ones(s.width),
+                          memory.matrix(kind, heads + 2 * s.kv_heads * s.head_width, s.width),
+                          memory.matrix(kind, s.width, heads), ones(s.width),
+                          memory.matrix(kind, 2 * s.ffn_width, s.width, kind != WeightKind::kBf16),
+                          memory.matrix(kind, s.width, s.ffn_width)});
   }
   return out;
 }
@@ -122,8 +136,8 @@ struct Run {
 };
 
 // Branches of one context of full pages, each with a page of its own at the end.
-Run random_run(const LlamaSizes& s, int context, int rows, Memory& memory) {
-  Run run{random_weights(s, memory), {}, {}, {}};
+Run random_run(const LlamaSizes& s, WeightKind kind, int context, int rows, Memory& memory) {
+  Run run{random_weights(s, kind, memory), {}, {}, {}};
   constexpr std::size_t kRows = kMaxBatch;
   const auto width = static_cast<std::size_t>(s.width);
   const auto heads = static_cast<std::size_t>(s.heads * s.head_width);
@@ -209,13 +223,16 @@ double copy_rate(cudaStream_t stream) {
 }
 
 double bytes_of(const Matrix& m) {
+  if (m.kind != WeightKind::kBf16) {
+    return static_cast<double>(packed_bytes(m.kind, m.outputs, m.inputs));
+  }
   return 2.0 * static_cast<double>(m.outputs) * static_cast<double>(m.inputs);
 }
 
 void measure(const std::string& name, int context, int rows, double copy, cudaStream_t stream) {
-  const LlamaSizes s = shape_of(name);
+  const LlamaSizes s = shape_of(name.substr(0, name.find('-')));
   Memory memory;
-  const Run run = random_run(s, context, rows, memory);
+  const Run run = random_run(s, kind_of(name), context, rows, memory);
   must(cudaDeviceSynchronize());
   const DecodeLayer& layer = run.weights.layers.front();
   const int pages_read = context / kPage;
@@ -282,7 +299,7 @@ void run(int argc, char** argv) {
   const double copy = copy_rate(stream);
   std::printf("device copy %.0f GB/s\n", copy / 1e9);
   for (const std::string& shape : shapes) {
-    const int context = !numbers.empty() ? numbers[0] : shape == "135m" ? 4096 : 8192;
+    const int context = !numbers.empty() ? numbers[0] : shape.starts_with("135m") ? 4096 : 8192;
     measure(shape, context / kPage * kPage, rows, copy, stream);
   }
 }

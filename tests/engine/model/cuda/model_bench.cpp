@@ -1,7 +1,8 @@
 // Speed of a model on a GPU, beside what the memory allows: prefill of 2,048 tokens; decode at 0
 // and at 2,048 tokens, one sequence and sixteen forks.
 //
-//   bench_cuda_model [MODEL.gguf | 135m | 1b | 8b] [fast|reference|both] [context]
+//   bench_cuda_model [MODEL.gguf | (135m | 1b | 8b)[-int4 | -int4min | -int8]]
+//   [fast|reference|both] [context]
 //
 // 135m, 1b, 8b: random weights in the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-3.1-8B. One
 // JSON object a line. A generated token must at least read every weight and the history's KV once:
@@ -108,34 +109,51 @@ std::uint64_t kv_bytes_per_token(const kvfs::model::ModelInfo& info) {
   return elements * kvfs::size_of(info.kv_dtype);
 }
 
+using kvfs::model::cuda::WeightKind;
+
 struct Shape {
   kvfs::model::cuda::LlamaSizes sizes;
   bool tied;
 };
-std::optional<Shape> shape_of(const std::string& name) {
+std::optional<Shape> shape_of(const std::string& path) {
   constexpr int kTokens = 1 << 17;
+  const std::string name = path.substr(0, path.find('-'));
   if (name == "135m") return Shape{{30, 576, 9, 3, 64, 1536, 49152, kTokens, 1e-5F}, true};
   if (name == "1b") return Shape{{16, 2048, 32, 8, 64, 8192, 128256, kTokens, 1e-5F}, true};
   if (name == "8b") return Shape{{32, 4096, 32, 8, 128, 14336, 128256, kTokens, 1e-5F}, false};
   return std::nullopt;
 }
 
+WeightKind kind_of(const std::string& path) {
+  if (path.ends_with("-int4")) return WeightKind::kInt4;
+  if (path.ends_with("-int4min")) return WeightKind::kInt4Min;
+  return path.ends_with("-int8") ? WeightKind::kInt8 : WeightKind::kBf16;
+}
+
 kvfs::Result<std::unique_ptr<Model>> open(const std::string& path, Compute compute) {
   if (const auto shape = shape_of(path)) {
-    return kvfs::model::cuda::make_random_cuda_model(path, shape->sizes, shape->tied, compute, 0);
+    return kvfs::model::cuda::make_random_cuda_model(path, shape->sizes, shape->tied, compute,
+                                                     kind_of(path), 0);
   }
   const kvfs::model::DeviceChoice gpu{.kind = kvfs::model::DeviceChoice::Kind::kCuda};
   KVFS_ASSIGN(const auto card, kvfs::model::read_card(path, compute, gpu, {}));
   return kvfs::model::load_model(*card, {.device = gpu, .compute = compute});
 }
 
-// Of one generated token: the matrices, and the embedding's table where it is the output's too.
+// Of one generated token: the matrices, and the embedding's table where it is the output's too. Of
+// a file, as if all were of the activations' type.
 double weight_bytes(const kvfs::model::ModelInfo& info, const std::string& path) {
+  const WeightKind kind = kind_of(path);
   double parameters = static_cast<double>(info.parameters);
   if (const auto shape = shape_of(path); shape && !shape->tied) {
     parameters -= static_cast<double>(shape->sizes.vocab) * shape->sizes.width;
   }
-  return parameters * static_cast<double>(kvfs::size_of(info.kv_dtype));
+  const double bits = kind == WeightKind::kInt4      ? 4.5
+                      : kind == WeightKind::kInt4Min ? 5.0
+                      : kind == WeightKind::kInt8
+                          ? 8.5
+                          : 8.0 * static_cast<double>(kvfs::size_of(info.kv_dtype));
+  return parameters * bits / 8.0;
 }
 
 kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context, double copy) {

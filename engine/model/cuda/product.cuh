@@ -1,0 +1,156 @@
+// What becomes of a product's sums, and what its kernels share: decode_linear.cu's bf16 weights,
+// decode_packed.cu's of fewer bits.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "engine/model/cuda/decode.h"
+
+namespace kvfs::model::cuda {
+
+// kPackedWarps: of a block of decode_packed.cu. Matrices of few and long rows take more, since it
+// is the warps' number that hides what a chunk's arithmetic takes.
+
+struct Product {
+  const void* w;
+  const __nv_bfloat16* x;  // [rows][inputs]
+  int rows;
+  int outputs;
+  int inputs;
+  int tiles;
+};
+
+// What becomes of a sum. fetch() is called before the sums are there, take() by the threads of one
+// row, 16 neighbouring lanes, lane i with output i of the tile.
+struct StoreNormed {
+  const float* squares;  // [rows][squares_count]
+  int squares_count;
+  float epsilon;
+  float* y;
+
+  static constexpr bool kNormed = true;
+  static constexpr int kPackedWarps = 8;
+  struct Fetched {};
+  __device__ static int weight_row(const Product&, int tile, int i) {
+    return tile * kTileOutputs + i;
+  }
+  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
+  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
+                       Fetched) const {
+    const int output = tile * kTileOutputs + i;
+    if (row < p.rows && output < p.outputs) {
+      y[std::int64_t{row} * p.outputs + output] = sum * scale;
+    }
+  }
+};
+
+// A tile is 8 gates and their 8 ups.
+struct GateNormed {
+  const float* squares;
+  int squares_count;
+  float epsilon;
+  __nv_bfloat16* out;
+
+  static constexpr bool kNormed = true;
+  static constexpr int kPackedWarps = 8;
+  struct Fetched {};
+  __device__ static int weight_row(const Product& p, int tile, int i) {
+    return tile * 8 + i % 8 + (i < 8 ? 0 : p.outputs / 2);
+  }
+  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
+  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
+                       Fetched) const {
+    const float value = sum * scale;
+    const float up = __shfl_down_sync(0xffffffffU, value, 8, 16);
+    if (row < p.rows && i < 8 && tile < p.tiles) {
+      out[std::int64_t{row} * (p.outputs / 2) + tile * 8 + i] =
+          __float2bfloat16_rn(value / (1.0F + expf(-value)) * up);
+    }
+  }
+};
+
+struct AddAndNorm {
+  float* residual;
+  const float* norm_weight;
+  __nv_bfloat16* next;
+  float* next_squares;
+
+  static constexpr bool kNormed = false;
+  static constexpr int kPackedWarps = 12;
+  struct Fetched {
+    float residual;
+    float weight;
+  };
+  __device__ static int weight_row(const Product&, int tile, int i) {
+    return tile * kTileOutputs + i;
+  }
+  __device__ Fetched fetch(const Product& p, int tile, int row, int i) const {
+    if (row >= p.rows || tile >= p.tiles) return {0.0F, 0.0F};
+    const int output = tile * kTileOutputs + i;
+    return {__ldcg(&residual[std::int64_t{row} * p.outputs + output]), norm_weight[output]};
+  }
+  __device__ void take(const Product& p, int tile, int row, int i, float sum, float,
+                       Fetched fetched) const {
+    const float value = fetched.residual + sum;
+    float square = value * value;
+    for (int d = 8; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffU, square, d, 16);
+    if (row >= p.rows || tile >= p.tiles) return;
+    const std::int64_t at = std::int64_t{row} * p.outputs + tile * kTileOutputs + i;
+    residual[at] = value;
+    next[at] = __float2bfloat16_rn(value * fetched.weight);
+    if (i == 0) next_squares[std::int64_t{row} * p.tiles + tile] = square;
+  }
+};
+
+// 1 / rms of each row, from its sums of squares: a warp a row, then as many rows on; the last
+// warps, which have the fewest chunks, first.
+template <int kWarps, class Epilogue>
+__device__ __forceinline__ void norm_scales(const Product& p, const Epilogue& epilogue,
+                                            float* scales) {
+  if constexpr (Epilogue::kNormed) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int row = kWarps - 1 - static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
+      const float* mine = epilogue.squares + std::int64_t{row} * epilogue.squares_count;
+      float sum = 0.0F;
+      for (int i = lane; i < epilogue.squares_count; i += 32) sum += __ldcg(&mine[i]);
+      for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, d);
+      if (lane == 0) {
+        scales[row] = 1.0F / sqrtf(sum / static_cast<float>(p.inputs) + epilogue.epsilon);
+      }
+    }
+  }
+}
+
+// A warp's walk over its chunks of all the block's units.
+template <int kWarps>
+struct Walk {
+  int unit;
+  int chunk;
+  __device__ void step(int first_chunk, int chunks) {
+    chunk += kWarps;
+    if (chunk >= chunks) {
+      chunk = first_chunk;
+      unit += static_cast<int>(gridDim.x);
+    }
+  }
+};
+
+// 1 where that cannot be known: right, if slow.
+inline int multiprocessors() {
+  int device = 0;
+  int out = 1;
+  if (cudaGetDevice(&device) == cudaSuccess) {
+    cudaDeviceGetAttribute(&out, cudaDevAttrMultiProcessorCount, device);
+  }
+  return out;
+}
+
+// Of decode_packed.cu, for the three epilogues above.
+template <class Epilogue>
+cudaError_t launch_packed(WeightKind kind, const Product& p, const Epilogue& epilogue,
+                          cudaStream_t stream);
+
+}  // namespace kvfs::model::cuda

@@ -1,0 +1,59 @@
+// Launches of the read path's fast kernels (bf16 activations and KV), around cuBLAS's products:
+//
+//   begin_rows → [ qkv product → turn_and_store → attend_rows → out product → add_and_norm
+//                → gate, up product → gate_rows → down product → add_and_norm ]…
+//
+// A token at position p sits in row p % kGridRows of every matrix. Pointers are device memory;
+// every launch is asynchronous on `stream` and returns the launch's own error. Bits: a row's
+// results depend on its own inputs and position alone — not on which other rows a launch has.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "engine/model/cuda/decode.h"
+
+namespace kvfs::model::cuda {
+
+// Rows first … first + count − 1 of a grid, of the tokens at positions `position` … of a sequence.
+struct ReadRows {
+  int first;
+  int count;
+  int position;  // ≡ first, modulo the grid
+};
+
+// residual[r] = table[tokens[r - first]] as fp32, normed[r] = its RMSNorm · norm_weight.
+cudaError_t begin_rows(const __nv_bfloat16* table, const std::int32_t* tokens, ReadRows rows,
+                       int width, const float* norm_weight, float epsilon, float* residual,
+                       __nv_bfloat16* normed, cudaStream_t stream);
+
+// residual[r] += product[r]; normed[r] = its RMSNorm · norm_weight.
+cudaError_t add_and_norm(const float* product, ReadRows rows, int width, const float* norm_weight,
+                         float epsilon, float* residual, __nv_bfloat16* normed,
+                         cudaStream_t stream);
+
+// qkv [grid][(heads + 2·kv_heads) · width]: turns queries and keys by RoPE (half-split pairs;
+// frequencies [width / 2] in radians a position), stores keys and values in their pages, and leaves
+// queries[r][heads · width], ready for attend_rows. kv's pages are the sequence's, from its first.
+cudaError_t turn_and_store(const float* qkv, const float* frequencies, ReadRows rows,
+                           HeadShape shape, KvPlace kv, __nv_bfloat16* queries,
+                           cudaStream_t stream);
+
+// rows_of [grid][heads · width]: from turn_and_store's queries to their attention over positions 0
+// … their own. Values of the launch's later rows must be numbers; what lies past its newest row is
+// not looked at. newest_instructions: Hopper's own where there are any; tests and benchmarks
+// compare.
+cudaError_t attend_rows(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
+                        cudaStream_t stream, bool newest_instructions = true);
+
+// out[r][i] = silu(gate_up[r][i]) · gate_up[r][ffn + i]; ffn % 8 == 0.
+cudaError_t gate_rows(const __nv_bfloat16* gate_up, ReadRows rows, int ffn, __nv_bfloat16* out,
+                      cudaStream_t stream);
+
+// One row, [width], as the generated path's products want it.
+cudaError_t last_row(const float* residual, int width, const float* norm_weight, NormRows out,
+                     cudaStream_t stream);
+
+}  // namespace kvfs::model::cuda

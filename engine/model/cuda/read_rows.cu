@@ -1,0 +1,193 @@
+// The read path's kernels that touch each activation once.
+
+#include "engine/model/cuda/chain.cuh"
+#include "engine/model/cuda/numbers.cuh"
+#include "engine/model/cuda/read.h"
+
+namespace kvfs::model::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Of all threads' values, in a fixed order.
+__device__ float sum_of_block(float value) {
+  __shared__ float sums[kThreads / 32];
+  for (int d = 16; d > 0; d /= 2) value += __shfl_xor_sync(0xffffffffU, value, d);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = sums[0];
+  for (int i = 1; i < kThreads / 32; ++i) sum += sums[i];
+  return sum;
+}
+
+// A block a row: residual = next(i), four neighbours from i on, and its norm. width % 4 == 0.
+template <class Next>
+__device__ void norm_row(const Next& next, int width, const float* weight, float epsilon,
+                         float* residual, __nv_bfloat16* normed) {
+  float squares = 0.0F;
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < width; i += kThreads * 4) {
+    const float4 x = next(i);
+    *reinterpret_cast<float4*>(residual + i) = x;
+    squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+  }
+  const float scale = 1.0F / sqrtf(sum_of_block(squares) / static_cast<float>(width) + epsilon);
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < width; i += kThreads * 4) {
+    const float4 x = *reinterpret_cast<const float4*>(residual + i);
+    const float4 w = *reinterpret_cast<const float4*>(weight + i);
+    *reinterpret_cast<uint2*>(normed + i) = {pack(x.x * scale * w.x, x.y * scale * w.y),
+                                             pack(x.z * scale * w.z, x.w * scale * w.w)};
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    begin_kernel(const __nv_bfloat16* table, const std::int32_t* tokens, int first, int width,
+                 const float* weight, float epsilon, float* residual, __nv_bfloat16* normed) {
+  const std::int64_t at = (first + std::int64_t{blockIdx.x}) * width;
+  const __nv_bfloat16* from = table + std::int64_t{tokens[blockIdx.x]} * width;
+  norm_row(
+      [&](int i) {
+        const uint2 raw = *reinterpret_cast<const uint2*>(from + i);
+        return float4{__uint_as_float(raw.x << 16), __uint_as_float(raw.x & 0xffff0000U),
+                      __uint_as_float(raw.y << 16), __uint_as_float(raw.y & 0xffff0000U)};
+      },
+      width, weight, epsilon, residual + at, normed + at);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    add_kernel(const float* product, int first, int width, const float* weight, float epsilon,
+               float* residual, __nv_bfloat16* normed) {
+  const std::int64_t at = (first + std::int64_t{blockIdx.x}) * width;
+  norm_row(
+      [&](int i) {
+        const float4 x = *reinterpret_cast<const float4*>(residual + at + i);
+        const float4 y = *reinterpret_cast<const float4*>(product + at + i);
+        return float4{x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
+      },
+      width, weight, epsilon, residual + at, normed + at);
+}
+
+// A block a row; a thread a pair of neighbours and their partners half a head further on, or four
+// neighbours of a value.
+__global__ void __launch_bounds__(kThreads)
+    turn_kernel(const float* qkv, const float* frequencies, ReadRows rows, HeadShape shape,
+                KvPlace kv, __nv_bfloat16* queries) {
+  __shared__ float2 turns[64];  // of half a head's dimensions: cosine, sine
+  const int thread = static_cast<int>(threadIdx.x);
+  const std::int64_t row = rows.first + static_cast<int>(blockIdx.x);
+  const int position = rows.position + static_cast<int>(blockIdx.x);
+  const int half = shape.width / 2;
+  const float* mine = qkv + row * (shape.heads + 2 * shape.kv_heads) * shape.width;
+  auto* page = static_cast<__nv_bfloat16*>(kv.pages[position / kPageTokens]);
+  const int slot = position % kPageTokens;
+  if (thread < half) {
+    float sine;
+    float cosine;
+    sincosf(static_cast<float>(position) * frequencies[thread], &sine, &cosine);
+    turns[thread] = {cosine, sine};
+  }
+  __syncthreads();
+
+  // Weights are powers of two.
+  const float scale = rsqrtf(static_cast<float>(shape.width)) * 1.44269504088896340736F;
+  const int pairs = (shape.heads + shape.kv_heads) * half / 2;
+  for (int i = thread; i < pairs; i += kThreads) {
+    const int head = i / (half / 2);
+    const int d = i % (half / 2) * 2;
+    const float2 a = *reinterpret_cast<const float2*>(mine + head * shape.width + d);
+    const float2 b = *reinterpret_cast<const float2*>(mine + head * shape.width + d + half);
+    const float2 x = turns[d];
+    const float2 y = turns[d + 1];
+    const float2 low{a.x * x.x - b.x * x.y, a.y * y.x - b.y * y.y};
+    const float2 high{b.x * x.x + a.x * x.y, b.y * y.x + a.y * y.y};
+    if (head < shape.heads) {
+      __nv_bfloat16* to = queries + (row * shape.heads + head) * shape.width + d;
+      *reinterpret_cast<unsigned*>(to) = pack(low.x * scale, low.y * scale);
+      *reinterpret_cast<unsigned*>(to + half) = pack(high.x * scale, high.y * scale);
+    } else {
+      __nv_bfloat16* to = page + kv.key_offset +
+                          (std::int64_t{head - shape.heads} * kPageTokens + slot) * shape.width + d;
+      *reinterpret_cast<unsigned*>(to) = pack(low.x, low.y);
+      *reinterpret_cast<unsigned*>(to + half) = pack(high.x, high.y);
+    }
+  }
+  const float* values = mine + (shape.heads + shape.kv_heads) * shape.width;
+  for (int i = thread * 4; i < shape.kv_heads * shape.width; i += kThreads * 4) {
+    const float4 x = *reinterpret_cast<const float4*>(values + i);
+    const std::int64_t head = i / shape.width;
+    *reinterpret_cast<uint2*>(page + kv.value_offset + (head * kPageTokens + slot) * shape.width +
+                              i % shape.width) = {pack(x.x, x.y), pack(x.z, x.w)};
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    gate_kernel(const __nv_bfloat16* gate_up, int first, int ffn, __nv_bfloat16* out) {
+  const std::int64_t row = first + std::int64_t{blockIdx.y};
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x) * 8;
+  if (i >= ffn) return;
+  float gate[8];
+  float up[8];
+  load8(gate_up + row * 2 * ffn + i, gate);
+  load8(gate_up + row * 2 * ffn + ffn + i, up);
+  unsigned packed[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const auto of = [&](int k) { return gate[k] / (1.0F + __expf(-gate[k])) * up[k]; };
+    packed[j] = pack(of(2 * j), of(2 * j + 1));
+  }
+  *reinterpret_cast<uint4*>(out + row * ffn + i) = {packed[0], packed[1], packed[2], packed[3]};
+}
+
+// A thread an element; width % kTileOutputs == 0.
+__global__ void __launch_bounds__(kThreads)
+    last_row_kernel(const float* residual, int width, const float* weight, NormRows out) {
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  const float x = i < width ? residual[i] : 0.0F;
+  float square = x * x;
+  for (int d = kTileOutputs / 2; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffU, square, d);
+  if (i >= width) return;
+  out.x[i] = __float2bfloat16_rn(x * weight[i]);
+  if (i % kTileOutputs == 0) out.squares[i / kTileOutputs] = square;
+}
+
+}  // namespace
+
+cudaError_t begin_rows(const __nv_bfloat16* table, const std::int32_t* tokens, ReadRows rows,
+                       int width, const float* norm_weight, float epsilon, float* residual,
+                       __nv_bfloat16* normed, cudaStream_t stream) {
+  begin_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
+      table, tokens, rows.first, width, norm_weight, epsilon, residual, normed);
+  return cudaGetLastError();
+}
+
+cudaError_t add_and_norm(const float* product, ReadRows rows, int width, const float* norm_weight,
+                         float epsilon, float* residual, __nv_bfloat16* normed,
+                         cudaStream_t stream) {
+  add_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
+      product, rows.first, width, norm_weight, epsilon, residual, normed);
+  return cudaGetLastError();
+}
+
+cudaError_t turn_and_store(const float* qkv, const float* frequencies, ReadRows rows,
+                           HeadShape shape, KvPlace kv, __nv_bfloat16* queries,
+                           cudaStream_t stream) {
+  turn_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(qkv, frequencies, rows,
+                                                                          shape, kv, queries);
+  return cudaGetLastError();
+}
+
+cudaError_t gate_rows(const __nv_bfloat16* gate_up, ReadRows rows, int ffn, __nv_bfloat16* out,
+                      cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>((ffn + 8 * kThreads - 1) / (8 * kThreads)),
+                  static_cast<unsigned>(rows.count));
+  gate_kernel<<<grid, kThreads, 0, stream>>>(gate_up, rows.first, ffn, out);
+  return cudaGetLastError();
+}
+
+cudaError_t last_row(const float* residual, int width, const float* norm_weight, NormRows out,
+                     cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>((width + kThreads - 1) / kThreads);
+  last_row_kernel<<<blocks, kThreads, 0, stream>>>(residual, width, norm_weight, out);
+  return cudaGetLastError();
+}
+
+}  // namespace kvfs::model::cuda
