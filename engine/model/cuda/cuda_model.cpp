@@ -133,6 +133,18 @@ class CudaModel final : public Model {
       return of(sequence).write(piece);
     });
   }
+  Result<bool> kv_room(Sequence& sequence, Position end, bool gaps) override {
+    const std::string what = "make room for KV up to " + std::to_string(end);
+    if (gaps) {
+      return fail(ErrorCode::kUnsupported, what, "the CUDA kernels attend to every position",
+                  "run the state with --device cpu");
+    }
+    return guarded(what, [&]() -> Result<bool> {
+      const c10::cuda::CUDAStreamGuard guard(stream_);
+      KVFS_TRY(of(sequence).open_room(end));
+      return true;
+    });
+  }
   Status set_next_pos(Sequence& sequence, Position next_pos) override {
     return of(sequence).set_next_pos(next_pos);
   }

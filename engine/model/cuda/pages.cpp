@@ -6,17 +6,12 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace kvfs::model::cuda {
 namespace {
 
 int pages_for(Position positions) { return (positions + kBlockTokens - 1) / kBlockTokens; }
-
-Status copied(cudaError_t error) {
-  if (error == cudaSuccess) return {};
-  return fail(ErrorCode::kIo, "copy KV between the device and memory", cudaGetErrorString(error),
-              "restart kvfsd; if it happens again, run with --device cpu");
-}
 
 Status check_piece(const KvPiece& piece, const PageShape& shape) {
   const std::string what = "KV of layer " + std::to_string(piece.layer);
@@ -94,6 +89,7 @@ Status DeviceSequence::reserve(int count) {
 }
 
 void DeviceSequence::truncate(Position end) {
+  settle();
   next_pos_ = end;
   pages_.resize(std::min(pages_.size(), static_cast<std::size_t>(pages_for(end))));
   filled_.clear();
@@ -123,48 +119,83 @@ Result<KvPiece> DeviceSequence::read(std::uint16_t layer, std::int32_t block) co
   for (int i = 0; i < count; ++i) {
     piece.positions[static_cast<std::size_t>(i)] = block * kBlockTokens + i;
   }
-  const std::size_t element = size_of(shape.dtype);
-  const std::size_t run = static_cast<std::size_t>(count * shape.width) * element;
-  const std::size_t pitch = static_cast<std::size_t>(kBlockTokens * shape.width) * element;
-  const auto heads = static_cast<std::size_t>(shape.kv_heads);
-  const auto* page = static_cast<const std::uint8_t*>(page_address(block));
-  for (int side = 0; side < 2; ++side) {
-    Bytes& out = side == 0 ? piece.key : piece.value;
-    out.resize(heads * run);
-    KVFS_TRY(copied(cudaMemcpy2DAsync(
-        out.data(), run, page + static_cast<std::size_t>(shape.offset(layer, side)) * element,
-        pitch, run, heads, cudaMemcpyDeviceToHost, at::cuda::getCurrentCUDAStream())));
-  }
-  KVFS_TRY(copied(cudaStreamSynchronize(at::cuda::getCurrentCUDAStream())));
+  const Runs keys = runs(layer, 0, block, 0, shape.kv_heads, static_cast<std::size_t>(count));
+  const Runs values = runs(layer, 1, block, 0, shape.kv_heads, static_cast<std::size_t>(count));
+  piece.key.resize(keys.bytes());
+  piece.value.resize(values.bytes());
+  KVFS_TRY(pool_->transfers().out(keys, reinterpret_cast<std::byte*>(piece.key.data()), values,
+                                  reinterpret_cast<std::byte*>(piece.value.data()),
+                                  at::cuda::getCurrentCUDAStream()));
   return piece;
+}
+
+Runs DeviceSequence::runs(int layer, int side, int page, int head, int heads,
+                          std::size_t positions) const {
+  const PageShape& shape = pool_->shape();
+  const std::size_t row = static_cast<std::size_t>(shape.width) * size_of(shape.dtype);
+  const std::size_t pitch = static_cast<std::size_t>(kBlockTokens) * row;
+  auto* at = static_cast<std::byte*>(page_address(page)) +
+             static_cast<std::size_t>(shape.offset(layer, side)) * size_of(shape.dtype) +
+             static_cast<std::size_t>(head) * pitch;
+  return {at, pitch, positions * row, static_cast<std::size_t>(heads)};
+}
+
+Status DeviceSequence::open_transfers() {
+  coming_ = true;
+  const PageShape& shape = pool_->shape();
+  const auto slot = 2 * static_cast<std::size_t>(shape.side_elements()) * size_of(shape.dtype);
+  return pool_->transfers().open(slot, at::cuda::getCurrentCUDAStream());
+}
+
+void DeviceSequence::settle() {
+  // An error shows again when the device is used next.
+  if (std::exchange(coming_, false)) (void)pool_->transfers().wait();
+  open_ = false;
+}
+
+Status DeviceSequence::open_room(Position end) {
+  const std::size_t before = pages_.size();
+  const auto pages = static_cast<std::size_t>(pages_for(end));
+  for (auto index = static_cast<std::size_t>(next_pos_ / kBlockTokens); index < pages; ++index) {
+    if (Status made = make_own(index); !made) {
+      pages_.resize(std::max(before, static_cast<std::size_t>(pages_for(next_pos_))));
+      return made;
+    }
+  }
+  const PageShape& shape = pool_->shape();
+  filled_.resize(std::max(filled_.size(), pages));
+  for (auto& page : filled_) {
+    page.resize(static_cast<std::size_t>(shape.layers * shape.kv_heads), 0);
+  }
+  KVFS_TRY(open_transfers());
+  open_ = true;
+  return {};
 }
 
 Status DeviceSequence::write(const KvPiece& piece) {
   const PageShape& shape = pool_->shape();
   KVFS_TRY(check_piece(piece, shape));
   const auto index = static_cast<std::size_t>(piece.positions[0] / kBlockTokens);
-  if (index > pages_.size()) {
+  if (index > pages_.size() || (open_ && index >= filled_.size())) {
     return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
-                "blocks must come in ascending order");
+                open_ ? "it lies outside of the room that was made"
+                      : "blocks must come in ascending order");
   }
-  KVFS_TRY(make_own(index));
-  const std::size_t element = size_of(shape.dtype);
-  const std::size_t run = piece.positions.size() * static_cast<std::size_t>(shape.width) * element;
-  const std::size_t pitch = static_cast<std::size_t>(kBlockTokens * shape.width) * element;
-  auto* page = static_cast<std::uint8_t*>(page_address(static_cast<int>(index)));
-  for (int side = 0; side < 2; ++side) {
-    const Bytes& from = side == 0 ? piece.key : piece.value;
-    const std::size_t at = static_cast<std::size_t>(shape.offset(piece.layer, side)) * element;
-    KVFS_TRY(copied(cudaMemcpy2DAsync(page + at + piece.head_begin * pitch, pitch, from.data(), run,
-                                      run, piece.head_count, cudaMemcpyHostToDevice,
-                                      at::cuda::getCurrentCUDAStream())));
+  if (!open_) {
+    KVFS_TRY(make_own(index));
+    KVFS_TRY(open_transfers());
+    if (filled_.size() <= index) filled_.resize(index + 1);
+    filled_[index].resize(static_cast<std::size_t>(shape.layers * shape.kv_heads), 0);
   }
-  // The piece may go away when this returns.
-  KVFS_TRY(copied(cudaStreamSynchronize(at::cuda::getCurrentCUDAStream())));
-  if (filled_.size() <= index) filled_.resize(index + 1);
-  filled_[index].resize(static_cast<std::size_t>(shape.layers * shape.kv_heads), 0);
+  const int page = static_cast<int>(index);
+  const std::size_t positions = piece.positions.size();
+  const auto place = [&](int side) {
+    return runs(piece.layer, side, page, piece.head_begin, piece.head_count, positions);
+  };
+  KVFS_TRY(pool_->transfers().in(place(0), reinterpret_cast<const std::byte*>(piece.key.data()),
+                                 place(1), reinterpret_cast<const std::byte*>(piece.value.data())));
   const auto head = filled_[index].begin() + piece.layer * shape.kv_heads + piece.head_begin;
-  std::fill_n(head, piece.head_count, static_cast<std::int16_t>(piece.positions.size()));
+  std::fill_n(head, piece.head_count, static_cast<std::int16_t>(positions));
   return {};
 }
 
@@ -185,6 +216,8 @@ Status DeviceSequence::set_next_pos(Position next_pos) {
                   "block " + std::to_string(page) + " lacks KV of some layer or head");
     }
   }
+  coming_ = open_ = false;
+  KVFS_TRY(pool_->transfers().wait());
   truncate(next_pos);
   return {};
 }

@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/model/cuda/transfers.h"
 #include "engine/model/model.h"
 
 namespace kvfs::model::cuda {
@@ -33,7 +34,7 @@ struct PageShape {
 class PagePool {
  public:
   PagePool(const PageShape& shape, at::Device device, std::uint64_t budget)
-      : shape_(shape), device_(device), budget_(budget) {}
+      : shape_(shape), device_(device), budget_(budget), transfers_(device.index()) {}
 
   struct Page {
     Page(PagePool& pool_in, at::Tensor data_in);
@@ -48,6 +49,7 @@ class PagePool {
   const PageShape& shape() const { return shape_; }
   std::uint64_t used() const { return used_; }
   std::uint64_t budget() const { return budget_; }
+  Transfers& transfers() { return transfers_; }
   // kTooLarge beyond the budget or when the device itself is full.
   Result<std::shared_ptr<Page>> make();
 
@@ -56,11 +58,15 @@ class PagePool {
   at::Device device_;
   std::uint64_t budget_;
   std::uint64_t used_ = 0;
+  Transfers transfers_;
 };
 
 class DeviceSequence final : public Sequence {
  public:
   explicit DeviceSequence(PagePool& pool) : pool_(&pool) {}
+  ~DeviceSequence() override { settle(); }
+  DeviceSequence(const DeviceSequence&) = delete;
+  DeviceSequence& operator=(const DeviceSequence&) = delete;
 
   Position next_pos() const override { return next_pos_; }
   int pages() const { return static_cast<int>(pages_.size()); }
@@ -74,11 +80,17 @@ class DeviceSequence final : public Sequence {
   std::unique_ptr<DeviceSequence> fork() const;
 
   Result<KvPiece> read(std::uint16_t layer, std::int32_t block) const;
+  // Pages for write() up to position end; then, until set_next_pos, write() may be called by any
+  // threads at once.
+  Status open_room(Position end);
   Status write(const KvPiece& piece);
   Status set_next_pos(Position next_pos);
 
  private:
   Status make_own(std::size_t index);  // a page nobody else sees
+  Status open_transfers();
+  void settle();  // nothing is on its way to its pages any more
+  Runs runs(int layer, int side, int page, int head, int heads, std::size_t positions) const;
 
   PagePool* pool_;
   // Owners of a page: the sequences (forks) whose histories share it.
@@ -86,6 +98,8 @@ class DeviceSequence final : public Sequence {
   Position next_pos_ = 0;
   // Positions that write() has filled since the last set_next_pos: [page][layer · kv_heads + head].
   std::vector<std::vector<std::int16_t>> filled_;
+  bool open_ = false;    // open_room was called since
+  bool coming_ = false;  // write() was, or may be
 };
 
 }  // namespace kvfs::model::cuda
