@@ -73,9 +73,7 @@ class CudaModel final : public Model {
     if (!done) mine.truncate(before);
     return done;
   }
-  std::int32_t prefill_slice() const override {
-    return kGridRows * std::min(2, forward_->most_grids());
-  }
+  std::int32_t prefill_slice() const override { return kGridRows * forward_->most_grids(); }
 
   Status decode(std::span<DecodeItem> items) override {
     const std::string what = "generate " + std::to_string(items.size()) + " tokens";

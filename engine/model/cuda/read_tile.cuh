@@ -62,7 +62,9 @@ struct ReadBlock {
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int head = static_cast<int>(blockIdx.x);
-    const int first = (rows.first / kTileRows + static_cast<int>(blockIdx.y)) * kTileRows;
+    // The longest histories first.
+    const int tile = static_cast<int>(gridDim.y - 1 - blockIdx.y);
+    const int first = (rows.first / kTileRows + tile) * kTileRows;
     const int first_position = rows.position - rows.first + first;
     kv_head = head / (shape.heads / shape.kv_heads);
     newest = rows.position + rows.count - 1;

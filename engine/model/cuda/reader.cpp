@@ -22,17 +22,13 @@ T* data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-// The parts of a prompt that lie in one grid each.
-std::vector<ReadRows> grids_of(int position, int count) {
-  std::vector<ReadRows> out;
-  while (count > 0) {
-    const int first = position % kGridRows;
-    const int here = std::min(count, kGridRows - first);
-    out.push_back({first, here, position});
-    position += here;
-    count -= here;
+// out [rows, n] = in [rows, k] · w [n, k]ᵀ, of out's type.
+void multiply(at::Tensor& out, const at::Tensor& in, const at::Tensor& w) {
+  if (out.scalar_type() == at::kBFloat16) {
+    at::mm_out(out, in, w.t());
+  } else {
+    at::mm_out(out, in, w.t(), at::kFloat);
   }
-  return out;
 }
 
 }  // namespace
@@ -43,25 +39,60 @@ Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pag
   const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
   const auto bf16 = fp32.dtype(at::kBFloat16);
   const std::int64_t head_row = std::int64_t{s.heads} * s.head_width;
-  residual_ = at::zeros({kMostGrids, kGridRows, s.width}, fp32);
-  normed_ = at::zeros({kMostGrids, kGridRows, s.width}, bf16);
-  qkv_ = at::zeros({kGridRows, head_row + 2 * std::int64_t{s.kv_heads} * s.head_width}, fp32);
-  attended_ = at::zeros({kGridRows, head_row}, bf16);
-  projected_ = at::zeros({kGridRows, s.width}, fp32);
-  gate_up_ = at::zeros({kGridRows, 2 * std::int64_t{s.ffn_width}}, bf16);
-  gated_ = at::zeros({kGridRows, s.ffn_width}, bf16);
+  constexpr std::int64_t kRows = kMostGrids * kGridRows;
+  residual_ = at::zeros({kRows, s.width}, fp32);
+  normed_ = at::zeros({kRows, s.width}, bf16);
+  qkv_ = at::zeros({kRows, head_row + 2 * std::int64_t{s.kv_heads} * s.head_width}, fp32);
+  attended_ = at::zeros({kRows, head_row}, bf16);
+  projected_ = at::zeros({kRows, s.width}, fp32);
+  gate_up_ = at::zeros({kRows, 2 * std::int64_t{s.ffn_width}}, bf16);
+  gated_ = at::zeros({kRows, s.ffn_width}, bf16);
   last_x_ = at::zeros({s.width}, bf16);
   last_squares_ = at::zeros({s.width / kTileOutputs}, fp32);
   logits_ = at::zeros({s.vocab}, fp32);
+  wide_ = wide_is_the_same();
 }
 
-float* Reader::residual(std::size_t grid) const {
-  return data<float>(residual_) +
-         static_cast<std::int64_t>(grid) * std::int64_t{kGridRows} * sizes_.width;
+// What a row's bits are depends on the order in which cuBLAS adds its products, which it chooses by
+// the shape; random rows tell.
+bool Reader::wide_is_the_same() {
+  const LayerWeights& w = weights_.layers.front();
+  const auto same = [&](const WeightMatrix& weight, std::size_t place, const at::Tensor& in,
+                        at::Tensor& out) {
+    const at::Tensor matrix = dense(weight, place);
+    const at::Tensor x = at::empty_like(in).normal_();
+    multiply(out, x, matrix);
+    const at::Tensor together = out.clone();
+    for (std::int64_t grid = 0; grid < kMostGrids; ++grid) {
+      at::Tensor part = out.narrow(0, grid * kGridRows, kGridRows);
+      multiply(part, x.narrow(0, grid * kGridRows, kGridRows), matrix);
+    }
+    const bool equal = at::equal(together, out);
+    out.zero_();
+    return equal;
+  };
+  return same(w.qkv, 0, normed_, qkv_) && same(w.out, 1, attended_, projected_) &&
+         same(w.gate_up, 2, normed_, gate_up_) && same(w.down, 3, gated_, projected_);
 }
-__nv_bfloat16* Reader::normed(std::size_t grid) const {
-  return data<__nv_bfloat16>(normed_) +
-         static_cast<std::int64_t>(grid) * std::int64_t{kGridRows} * sizes_.width;
+
+std::vector<Reader::Part> Reader::parts_of(int position, int count) const {
+  std::vector<Part> out;
+  std::int64_t grid = 0;
+  while (count > 0) {
+    const int first = position % kGridRows;
+    const bool wide = wide_ && first == 0 && count == kMostGrids * kGridRows;
+    const int here = wide ? count : std::min(count, kGridRows - first);
+    out.push_back({grid, wide ? kMostGrids : 1, {first, here, position}});
+    grid += out.back().grids;
+    position += here;
+    count -= here;
+  }
+  return out;
+}
+
+template <class T>
+T* Reader::rows(const at::Tensor& buffer, const Part& part) const {
+  return data<T>(buffer) + part.grid * kGridRows * buffer.size(1);
 }
 
 Reader::Uploaded Reader::upload(const DeviceSequence& sequence, std::span<const TokenId> tokens) {
@@ -96,55 +127,63 @@ at::Tensor Reader::dense(const WeightMatrix& w, std::size_t place) {
   return out;
 }
 
-void Reader::read_layer(int layer, std::span<const ReadRows> grids, void* const* pages) {
+void Reader::read_part(int layer, const Part& part, const std::array<at::Tensor, 4>& weights,
+                       const at::Tensor& next_norm, void* const* pages) {
+  const KvPlace kv{pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
+  const auto of_part = [&](const at::Tensor& buffer) {
+    return buffer.narrow(0, part.grid * kGridRows, part.grids * kGridRows);
+  };
+  const auto product = [&](const at::Tensor& to, const at::Tensor& from, std::size_t weight) {
+    at::Tensor out = of_part(to);
+    multiply(out, of_part(from), weights[weight]);
+  };
+  const auto add_projected = [&](const at::Tensor& norm) {
+    check(add_and_norm(rows<float>(projected_, part), part.rows, sizes_.width, data<float>(norm),
+                       sizes_.rms_epsilon, rows<float>(residual_, part),
+                       rows<__nv_bfloat16>(normed_, part), stream()));
+  };
+  auto* attended = rows<__nv_bfloat16>(attended_, part);
+  product(qkv_, normed_, 0);
+  check(turn_and_store(rows<float>(qkv_, part), data<float>(weights_.frequencies), part.rows,
+                       heads(), kv, attended, stream()));
+  check(attend_rows(attended, part.rows, heads(), kv, stream()));
+  product(projected_, attended_, 1);
+  add_projected(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
+  product(gate_up_, normed_, 2);
+  check(gate_rows(rows<__nv_bfloat16>(gate_up_, part), part.rows, sizes_.ffn_width,
+                  rows<__nv_bfloat16>(gated_, part), stream()));
+  product(projected_, gated_, 3);
+  add_projected(next_norm);
+}
+
+void Reader::read_layer(int layer, std::span<const Part> parts, void* const* pages) {
   const auto index = static_cast<std::size_t>(layer);
   const LayerWeights& w = weights_.layers[index];
   const bool last = index + 1 == weights_.layers.size();
-  const at::Tensor& next_norm = last ? weights_.output_norm : weights_.layers[index + 1].attn_norm;
-  const at::Tensor qkv = dense(w.qkv, 0);
-  const at::Tensor out = dense(w.out, 1);
-  const at::Tensor gate_up = dense(w.gate_up, 2);
-  const at::Tensor down = dense(w.down, 3);
-  const KvPlace kv{pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
-  auto* attended = data<__nv_bfloat16>(attended_);
-  for (std::size_t grid = 0; grid < grids.size(); ++grid) {
-    const ReadRows& rows = grids[grid];
-    const at::Tensor normed_rows = normed_[static_cast<std::int64_t>(grid)];
-    const auto add_projected = [&](const at::Tensor& norm) {
-      check(add_and_norm(data<float>(projected_), rows, sizes_.width, data<float>(norm),
-                         sizes_.rms_epsilon, residual(grid), normed(grid), stream()));
-    };
-    at::mm_out(qkv_, normed_rows, qkv.t(), at::kFloat);
-    check(turn_and_store(data<float>(qkv_), data<float>(weights_.frequencies), rows, heads(), kv,
-                         attended, stream()));
-    check(attend_rows(attended, rows, heads(), kv, stream()));
-    at::mm_out(projected_, attended_, out.t(), at::kFloat);
-    add_projected(w.ffn_norm);
-    at::mm_out(gate_up_, normed_rows, gate_up.t());
-    check(gate_rows(data<__nv_bfloat16>(gate_up_), rows, sizes_.ffn_width,
-                    data<__nv_bfloat16>(gated_), stream()));
-    at::mm_out(projected_, gated_, down.t(), at::kFloat);
-    add_projected(next_norm);
+  const std::array<at::Tensor, 4> weights{dense(w.qkv, 0), dense(w.out, 1), dense(w.gate_up, 2),
+                                          dense(w.down, 3)};
+  for (const Part& part : parts) {
+    read_part(layer, part, weights,
+              last ? weights_.output_norm : weights_.layers[index + 1].attn_norm, pages);
   }
 }
 
 void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
                   std::span<float> logits) {
-  const std::vector<ReadRows> grids =
-      grids_of(sequence.next_pos(), static_cast<int>(tokens.size()));
+  const std::vector<Part> parts = parts_of(sequence.next_pos(), static_cast<int>(tokens.size()));
   const Uploaded uploaded = upload(sequence, tokens);
   const std::int32_t* ids = uploaded.tokens;
-  for (std::size_t grid = 0; grid < grids.size(); ++grid) {
-    check(begin_rows(data<__nv_bfloat16>(weights_.embedding), ids, grids[grid], sizes_.width,
+  for (const Part& part : parts) {
+    check(begin_rows(data<__nv_bfloat16>(weights_.embedding), ids, part.rows, sizes_.width,
                      data<float>(weights_.layers.front().attn_norm), sizes_.rms_epsilon,
-                     residual(grid), normed(grid), stream()));
-    ids += grids[grid].count;
+                     rows<float>(residual_, part), rows<__nv_bfloat16>(normed_, part), stream()));
+    ids += part.rows.count;
   }
-  for (int layer = 0; layer < sizes_.layers; ++layer) read_layer(layer, grids, uploaded.pages);
+  for (int layer = 0; layer < sizes_.layers; ++layer) read_layer(layer, parts, uploaded.pages);
   if (!logits.empty()) {
-    const ReadRows& rows = grids.back();
-    const float* row =
-        residual(grids.size() - 1) + std::int64_t{rows.first + rows.count - 1} * sizes_.width;
+    const ReadRows& newest = parts.back().rows;
+    const float* row = rows<float>(residual_, parts.back()) +
+                       std::int64_t{newest.first + newest.count - 1} * sizes_.width;
     const NormRows normed_row{data<__nv_bfloat16>(last_x_), data<float>(last_squares_)};
     check(last_row(row, sizes_.width, data<float>(weights_.output_norm), normed_row, stream()));
     check(project(weights_.output.matrix, normed_row, sizes_.rms_epsilon, 1, data<float>(logits_),

@@ -35,24 +35,34 @@ class Reader {
     void* const* pages;
   };
   Uploaded upload(const DeviceSequence& sequence, std::span<const TokenId> tokens);
-  void read_layer(int layer, std::span<const ReadRows> grids, void* const* pages);
+  // Rows that go through the GEMMs together: of one grid, or of kMostGrids.
+  struct Part {
+    std::int64_t grid;  // their first in the buffers
+    std::int64_t grids;
+    ReadRows rows;
+  };
+  std::vector<Part> parts_of(int position, int count) const;
+  void read_part(int layer, const Part& part, const std::array<at::Tensor, 4>& weights,
+                 const at::Tensor& next_norm, void* const* pages);
+  void read_layer(int layer, std::span<const Part> parts, void* const* pages);
+  bool wide_is_the_same();
   // [outputs, inputs] in bf16; what was made of packed weights lasts until the next layer's.
   at::Tensor dense(const WeightMatrix& w, std::size_t place);
-  float* residual(std::size_t grid) const;
-  __nv_bfloat16* normed(std::size_t grid) const;
+  template <class T>
+  T* rows(const at::Tensor& buffer, const Part& part) const;
   HeadShape heads() const { return {sizes_.heads, sizes_.kv_heads, sizes_.head_width}; }
 
   const LlamaSizes& sizes_;
   const Weights& weights_;
   PageShape pages_;
   at::Device device_;
-  // [kMostGrids, kGridRows, width]; rows that no token sits in hold numbers of earlier reads.
-  at::Tensor residual_, normed_;
-  at::Tensor qkv_, attended_, projected_, gate_up_, gated_;  // [kGridRows, …]
+  // [kMostGrids · kGridRows, …]; rows that no token sits in hold numbers of earlier reads.
+  at::Tensor residual_, normed_, qkv_, attended_, projected_, gate_up_, gated_;
   at::Tensor last_x_, last_squares_, logits_;
   std::array<at::Tensor, 4> dense_;
   at::Tensor uploaded_;
   Pinned to_device_, from_device_;
+  bool wide_ = false;  // kMostGrids grids in one GEMM give the bits of one in each
 };
 
 }  // namespace kvfs::model::cuda

@@ -1,5 +1,6 @@
-// Speed of a model on a GPU, beside what the memory allows: prefill of 2,048 tokens; decode at 0
-// and at 2,048 tokens, one sequence and sixteen forks.
+// Speed of a model on a GPU, beside what the memory allows: prefill of a context of 2,048 tokens;
+// decode at 0 and at its end, one sequence and sixteen forks; the context's KV from memory of the
+// host back to the device.
 //
 //   bench_cuda_model [MODEL.gguf | (135m | 1b | 8b)[-int4 | -int4min | -int8]]
 //   [fast|reference|both] [context]
@@ -10,12 +11,14 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/model/cuda/cuda_model.h"
@@ -156,6 +159,79 @@ double weight_bytes(const kvfs::model::ModelInfo& info, const std::string& path)
   return parameters * bits / 8.0;
 }
 
+// Bytes a second from pinned memory to the device.
+kvfs::Result<double> pinned_rate() {
+  constexpr std::size_t kBytes = std::size_t{1} << 30;
+  void* from = nullptr;
+  void* to = nullptr;
+  cudaError_t error = cudaMallocHost(&from, kBytes);
+  if (error == cudaSuccess) error = cudaMalloc(&to, kBytes);
+  std::vector<double> rates;
+  for (int i = 0; i < kRepeats && error == cudaSuccess; ++i) {
+    const auto begin = Clock::now();
+    error = cudaMemcpy(to, from, kBytes, cudaMemcpyHostToDevice);
+    rates.push_back(static_cast<double>(kBytes) / seconds_since(begin));
+  }
+  cudaFreeHost(from);
+  cudaFree(to);
+  if (error != cudaSuccess) {
+    return kvfs::fail(kvfs::ErrorCode::kIo, "measure the pinned rate", cudaGetErrorString(error));
+  }
+  return median(rates);
+}
+
+struct Restored {
+  double seconds = 0.0;   // until its KV is on the device
+  double question = 0.0;  // and then, until a question's first logits
+  double bytes = 0.0;
+};
+
+// A state's KV from memory of the host, put in by eight threads as the scheduler does, and a
+// question of 20 tokens to it.
+kvfs::Result<Restored> restore(Model& model, const Sequence& state) {
+  std::vector<kvfs::KvPiece> pieces;
+  for (std::uint16_t layer = 0; layer < model.info().layers.size(); ++layer) {
+    for (int block = 0; block * kvfs::kBlockTokens < state.next_pos(); ++block) {
+      KVFS_ASSIGN(auto some, model.kv_out(state, layer, block));
+      for (auto& piece : some) pieces.push_back(std::move(piece));
+    }
+  }
+  Restored out;
+  for (const auto& piece : pieces) {
+    out.bytes += static_cast<double>(piece.key.size() + piece.value.size());
+  }
+  const auto question = some_tokens(20, model.info().vocab_size);
+  std::vector<float> logits(static_cast<std::size_t>(model.info().vocab_size));
+  std::vector<double> restores;
+  std::vector<double> questions;
+  for (int i = 0; i < kRepeats; ++i) {
+    const auto sequence = model.new_sequence();
+    const auto begin = Clock::now();
+    KVFS_TRY(model.kv_room(*sequence, state.next_pos()));
+    std::atomic<std::size_t> next = 0;
+    std::atomic<bool> failed = false;
+    {
+      std::vector<std::jthread> threads;
+      for (int t = 0; t < 8; ++t) {
+        threads.emplace_back([&] {
+          for (std::size_t mine = next++; mine < pieces.size(); mine = next++) {
+            if (!model.kv_in(*sequence, pieces[mine])) failed = true;
+          }
+        });
+      }
+    }
+    if (failed) return kvfs::fail(kvfs::ErrorCode::kIo, "put KV in", "a piece failed");
+    KVFS_TRY(model.set_next_pos(*sequence, state.next_pos()));
+    restores.push_back(seconds_since(begin));
+    const auto asked = Clock::now();
+    KVFS_TRY(model.prefill(*sequence, question, logits));
+    questions.push_back(seconds_since(asked));
+  }
+  out.seconds = median(restores);
+  out.question = median(questions);
+  return out;
+}
+
 kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context, double copy) {
   const auto start = Clock::now();
   KVFS_ASSIGN(const auto model, open(path, compute));
@@ -176,6 +252,8 @@ kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context
   KVFS_TRY(decode_rate(*model, *empty, 1, 20));
   KVFS_ASSIGN(const double at_0, decode_rate(*model, *empty, 1, 128));
   KVFS_ASSIGN(const double at_end, decode_rate(*model, *context, 1, 128));
+  KVFS_ASSIGN(const double pinned, pinned_rate());
+  KVFS_ASSIGN(const Restored restored, restore(*model, *context));
   KVFS_ASSIGN(const double sixteen, decode_rate(*model, *context, 16, 64));
 
   const double bytes =
@@ -184,9 +262,12 @@ kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context
       "{\"model\": \"%s\", \"kernels\": \"%s\", \"device\": \"%s\", \"load_s\": %.2f, "
       "\"context\": %d, \"prefill_tok_s\": %.0f, \"decode_0_tok_s\": %.1f, "
       "\"decode_tok_s\": %.1f, \"decode_16_forks_tok_s\": %.1f, \"copy_gb_s\": %.0f, "
-      "\"bound_tok_s\": %.0f, \"share_of_bound\": %.4f}\n",
+      "\"bound_tok_s\": %.0f, \"share_of_bound\": %.4f, \"restore_gb_s\": %.1f, "
+      "\"pinned_gb_s\": %.1f, \"restore_ms\": %.1f, \"question_20_ms\": %.1f}\n",
       info.name.c_str(), info.kernel_class.c_str(), info.device.c_str(), load, tokens_of_context,
-      median(prefills), at_0, at_end, sixteen, copy / 1e9, copy / bytes, at_end / (copy / bytes));
+      median(prefills), at_0, at_end, sixteen, copy / 1e9, copy / bytes, at_end / (copy / bytes),
+      restored.bytes / restored.seconds / 1e9, pinned / 1e9, restored.seconds * 1e3,
+      restored.question * 1e3);
   return {};
 }
 
