@@ -15,6 +15,8 @@ void check(cudaError_t error) {
   if (error != cudaSuccess) throw ForwardError(error);
 }
 
+constexpr int kLeastRows = 64;  // of a GEMM; fewer take no less time
+
 cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
 
 template <class T>
@@ -50,29 +52,35 @@ Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pag
   last_x_ = at::zeros({s.width}, bf16);
   last_squares_ = at::zeros({s.width / kTileOutputs}, fp32);
   logits_ = at::zeros({s.vocab}, fp32);
-  wide_ = wide_is_the_same();
+  choose_shapes();
 }
 
 // What a row's bits are depends on the order in which cuBLAS adds its products, which it chooses by
 // the shape; random rows tell.
-bool Reader::wide_is_the_same() {
+void Reader::choose_shapes() {
   const LayerWeights& w = weights_.layers.front();
-  const auto same = [&](const WeightMatrix& weight, std::size_t place, const at::Tensor& in,
-                        at::Tensor& out) {
-    const at::Tensor matrix = dense(weight, place);
-    const at::Tensor x = at::empty_like(in).normal_();
-    multiply(out, x, matrix);
-    const at::Tensor together = out.clone();
-    for (std::int64_t grid = 0; grid < kMostGrids; ++grid) {
-      at::Tensor part = out.narrow(0, grid * kGridRows, kGridRows);
-      multiply(part, x.narrow(0, grid * kGridRows, kGridRows), matrix);
+  const std::array<const WeightMatrix*, 4> weights{&w.qkv, &w.out, &w.gate_up, &w.down};
+  const std::array<at::Tensor, 4> in{normed_, attended_, normed_, gated_};
+  const std::array<at::Tensor, 4> out{qkv_, projected_, gate_up_, projected_};
+  wide_ = true;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor matrix = dense(*weights[i], i);
+    const at::Tensor x = at::empty_like(in[i]).normal_();
+    const auto in_runs_of = [&](std::int64_t rows) {
+      for (std::int64_t at = 0; at < x.size(0); at += rows) {
+        at::Tensor part = out[i].narrow(0, at, rows);
+        multiply(part, x.narrow(0, at, rows), matrix);
+      }
+      return out[i].clone();
+    };
+    const at::Tensor expected = in_runs_of(kGridRows);
+    wide_ = wide_ && at::equal(in_runs_of(x.size(0)), expected);
+    least_rows_[i] = kGridRows;
+    while (least_rows_[i] > kLeastRows && at::equal(in_runs_of(least_rows_[i] / 2), expected)) {
+      least_rows_[i] /= 2;
     }
-    const bool equal = at::equal(together, out);
-    out.zero_();
-    return equal;
-  };
-  return same(w.qkv, 0, normed_, qkv_) && same(w.out, 1, attended_, projected_) &&
-         same(w.gate_up, 2, normed_, gate_up_) && same(w.down, 3, gated_, projected_);
+    at::Tensor(out[i]).zero_();
+  }
 }
 
 std::vector<Reader::Part> Reader::parts_of(int position, int count) const {
@@ -134,8 +142,16 @@ void Reader::read_part(int layer, const Part& part, const std::array<at::Tensor,
     return buffer.narrow(0, part.grid * kGridRows, part.grids * kGridRows);
   };
   const auto product = [&](const at::Tensor& to, const at::Tensor& from, std::size_t weight) {
-    at::Tensor out = of_part(to);
-    multiply(out, of_part(from), weights[weight]);
+    // The rows that matter, and as many beside them as the shape wants.
+    std::int64_t count = part.grids * kGridRows;
+    std::int64_t first = 0;
+    while (count > least_rows_[weight] &&
+           part.rows.first / (count / 2) == (part.rows.first + part.rows.count - 1) / (count / 2)) {
+      count /= 2;
+      first = part.rows.first / count * count;
+    }
+    at::Tensor out = of_part(to).narrow(0, first, count);
+    multiply(out, of_part(from).narrow(0, first, count), weights[weight]);
   };
   const auto add_projected = [&](const at::Tensor& norm) {
     check(add_and_norm(rows<float>(projected_, part), part.rows, sizes_.width, data<float>(norm),

@@ -2,8 +2,9 @@
 // around them. Engine thread only; throws libtorch's exceptions and ForwardError.
 //
 // Up to kMostGrids grids are read layer by layer together, so that weights which the device keeps
-// in fewer bits are made bf16 once for all of them. Every GEMM has one grid's rows: one shape,
-// whatever is read with what.
+// in fewer bits are made bf16 once for all of them. A GEMM has one grid's rows; or all rows of
+// kMostGrids full grids; or, of a short question, the few rows around it: in each case only if
+// cuBLAS, when the model is loaded, is seen to give a row the same bits in both shapes.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -45,7 +46,7 @@ class Reader {
   void read_part(int layer, const Part& part, const std::array<at::Tensor, 4>& weights,
                  const at::Tensor& next_norm, void* const* pages);
   void read_layer(int layer, std::span<const Part> parts, void* const* pages);
-  bool wide_is_the_same();
+  void choose_shapes();
   // [outputs, inputs] in bf16; what was made of packed weights lasts until the next layer's.
   at::Tensor dense(const WeightMatrix& w, std::size_t place);
   template <class T>
@@ -62,7 +63,9 @@ class Reader {
   std::array<at::Tensor, 4> dense_;
   at::Tensor uploaded_;
   Pinned to_device_, from_device_;
-  bool wide_ = false;  // kMostGrids grids in one GEMM give the bits of one in each
+  // GEMMs that give a row the bits that one of kGridRows rows gives it.
+  bool wide_ = false;              // of kMostGrids grids, in each product
+  std::array<int, 4> least_rows_;  // in products of qkv, out, gate_up and down
 };
 
 }  // namespace kvfs::model::cuda
