@@ -135,51 +135,62 @@ at::Tensor Reader::dense(const WeightMatrix& w, std::size_t place) {
   return out;
 }
 
-void Reader::read_part(int layer, const Part& part, const std::array<at::Tensor, 4>& weights,
-                       const at::Tensor& next_norm, void* const* pages) {
+void Reader::read_part(int layer, const Part& part, ReadRows wanted,
+                       const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
+                       void* const* pages) {
   const KvPlace kv{pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
   const auto of_part = [&](const at::Tensor& buffer) {
     return buffer.narrow(0, part.grid * kGridRows, part.grids * kGridRows);
   };
-  const auto product = [&](const at::Tensor& to, const at::Tensor& from, std::size_t weight) {
+  const auto product = [&](const at::Tensor& to, const at::Tensor& from, std::size_t weight,
+                           const ReadRows& rows_wanted) {
     // The rows that matter, and as many beside them as the shape wants.
     std::int64_t count = part.grids * kGridRows;
     std::int64_t first = 0;
     while (count > least_rows_[weight] &&
-           part.rows.first / (count / 2) == (part.rows.first + part.rows.count - 1) / (count / 2)) {
+           rows_wanted.first / (count / 2) ==
+               (rows_wanted.first + rows_wanted.count - 1) / (count / 2)) {
       count /= 2;
-      first = part.rows.first / count * count;
+      first = rows_wanted.first / count * count;
     }
     at::Tensor out = of_part(to).narrow(0, first, count);
     multiply(out, of_part(from).narrow(0, first, count), weights[weight]);
   };
   const auto add_projected = [&](const at::Tensor& norm) {
-    check(add_and_norm(rows<float>(projected_, part), part.rows, sizes_.width, data<float>(norm),
+    check(add_and_norm(rows<float>(projected_, part), wanted, sizes_.width, data<float>(norm),
                        sizes_.rms_epsilon, rows<float>(residual_, part),
                        rows<__nv_bfloat16>(normed_, part), stream()));
   };
   auto* attended = rows<__nv_bfloat16>(attended_, part);
-  product(qkv_, normed_, 0);
+  product(qkv_, normed_, 0, part.rows);
   check(turn_and_store(rows<float>(qkv_, part), data<float>(weights_.frequencies), part.rows,
                        heads(), kv, attended, stream()));
-  check(attend_rows(attended, part.rows, heads(), kv, stream()));
-  product(projected_, attended_, 1);
+  if (wanted.count == 0) return;
+  check(attend_rows(attended, wanted, heads(), kv, stream()));
+  product(projected_, attended_, 1, wanted);
   add_projected(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
-  product(gate_up_, normed_, 2);
-  check(gate_rows(rows<__nv_bfloat16>(gate_up_, part), part.rows, sizes_.ffn_width,
+  product(gate_up_, normed_, 2, wanted);
+  check(gate_rows(rows<__nv_bfloat16>(gate_up_, part), wanted, sizes_.ffn_width,
                   rows<__nv_bfloat16>(gated_, part), stream()));
-  product(projected_, gated_, 3);
+  product(projected_, gated_, 3, wanted);
   add_projected(next_norm);
 }
 
-void Reader::read_layer(int layer, std::span<const Part> parts, void* const* pages) {
+void Reader::read_layer(int layer, std::span<const Part> parts, bool logits, void* const* pages) {
   const auto index = static_cast<std::size_t>(layer);
   const LayerWeights& w = weights_.layers[index];
   const bool last = index + 1 == weights_.layers.size();
   const std::array<at::Tensor, 4> weights{dense(w.qkv, 0), dense(w.out, 1), dense(w.gate_up, 2),
                                           dense(w.down, 3)};
   for (const Part& part : parts) {
-    read_part(layer, part, weights,
+    // Of the last layer's results only the newest row's are looked at, if any.
+    ReadRows wanted = part.rows;
+    if (last) {
+      wanted.first += wanted.count - 1;
+      wanted.position += wanted.count - 1;
+      wanted.count = logits && &part == &parts.back() ? 1 : 0;
+    }
+    read_part(layer, part, wanted, weights,
               last ? weights_.output_norm : weights_.layers[index + 1].attn_norm, pages);
   }
 }
@@ -195,7 +206,9 @@ void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> token
                      rows<float>(residual_, part), rows<__nv_bfloat16>(normed_, part), stream()));
     ids += part.rows.count;
   }
-  for (int layer = 0; layer < sizes_.layers; ++layer) read_layer(layer, parts, uploaded.pages);
+  for (int layer = 0; layer < sizes_.layers; ++layer) {
+    read_layer(layer, parts, !logits.empty(), uploaded.pages);
+  }
   if (!logits.empty()) {
     const ReadRows& newest = parts.back().rows;
     const float* row = rows<float>(residual_, parts.back()) +

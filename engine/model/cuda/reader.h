@@ -43,9 +43,11 @@ class Reader {
     ReadRows rows;
   };
   std::vector<Part> parts_of(int position, int count) const;
-  void read_part(int layer, const Part& part, const std::array<at::Tensor, 4>& weights,
-                 const at::Tensor& next_norm, void* const* pages);
-  void read_layer(int layer, std::span<const Part> parts, void* const* pages);
+  // wanted: rows whose results somebody needs; of the others, their keys and values only.
+  void read_part(int layer, const Part& part, ReadRows wanted,
+                 const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
+                 void* const* pages);
+  void read_layer(int layer, std::span<const Part> parts, bool logits, void* const* pages);
   void choose_shapes();
   // [outputs, inputs] in bf16; what was made of packed weights lasts until the next layer's.
   at::Tensor dense(const WeightMatrix& w, std::size_t place);

@@ -28,6 +28,17 @@ cudaError_t copy(const Runs& runs, std::byte* host, bool in, cudaStream_t stream
   return cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, runs.run, runs.count, kind, stream);
 }
 
+// Both sides; of a whole block they lie one behind the other.
+cudaError_t copy_both(const Runs& keys, const Runs& values, std::byte* host, bool in,
+                      cudaStream_t stream) {
+  if (keys.pitch == keys.run && values.pitch == values.run &&
+      keys.device + keys.bytes() == values.device) {
+    return copy({keys.device, keys.run, keys.run, keys.count + values.count}, host, in, stream);
+  }
+  const cudaError_t error = copy(keys, host, in, stream);
+  return error == cudaSuccess ? copy(values, host + keys.bytes(), in, stream) : error;
+}
+
 }  // namespace
 
 Transfers::~Transfers() {
@@ -101,8 +112,7 @@ Status Transfers::copy_in(std::size_t index, const Runs& keys, const std::byte* 
   KVFS_TRY(copied(cudaEventSynchronize(slot.copied)));  // what it held before is on the device
   std::memcpy(host, key, keys.bytes());
   std::memcpy(host + keys.bytes(), value, values.bytes());
-  KVFS_TRY(copied(copy(keys, host, true, stream)));
-  KVFS_TRY(copied(copy(values, host + keys.bytes(), true, stream)));
+  KVFS_TRY(copied(copy_both(keys, values, host, true, stream)));
   return copied(cudaEventRecord(slot.copied, stream));
 }
 
@@ -117,8 +127,7 @@ Status Transfers::out(const Runs& keys, std::byte* key, const Runs& values, std:
                       cudaStream_t after) {
   std::byte* host = staging_.room(keys.bytes() + values.bytes());
   KVFS_TRY(pinned(host));
-  KVFS_TRY(copied(copy(keys, host, false, after)));
-  KVFS_TRY(copied(copy(values, host + keys.bytes(), false, after)));
+  KVFS_TRY(copied(copy_both(keys, values, host, false, after)));
   KVFS_TRY(copied(cudaStreamSynchronize(after)));
   std::memcpy(key, host, keys.bytes());
   std::memcpy(value, host + keys.bytes(), values.bytes());
