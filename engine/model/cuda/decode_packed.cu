@@ -2,42 +2,22 @@
 //
 // As decode_linear.cu, but a chunk is 128 inputs and comes in the order of decode_packed.h, and one
 // row's x is copied to shared memory once for all tiles of the block. Numbers become bf16 without
-// arithmetic: 128 + n is 0x4300 | n. The products are the tensor cores', whose accumulators begin
-// with −(128 + zero) · Σx of the block of 32 inputs, so that what comes out is Σ (n − zero) · x;
-// the block's scale is multiplied into that. Σx is always added in the same order, eight neighbours
-// a lane and then the four lanes, so that one row and sixteen have the same bits.
-
-#include <cuda_fp16.h>
+// arithmetic: 128 + n is 0x4300 | n. The tensor cores add up a block of 32 inputs, (128 + zero) · Σx
+// is taken from that, and Σ (n − zero) · x, what is left, is multiplied by the block's scale. Σx is
+// always added in the same order, eight neighbours a lane and then the four lanes, so that one row
+// and sixteen have the same bits.
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/model/cuda/chain.cuh"
-#include "engine/model/cuda/decode_packed.h"
+#include "engine/model/cuda/packed_format.cuh"
 #include "engine/model/cuda/product.cuh"
 
 namespace kvfs::model::cuda {
 namespace {
 
-constexpr int kBlocks = kPackedChunk / kPackedBlock;  // of a chunk
-constexpr int kMostShared = 227 * 1024;               // of a multiprocessor
+constexpr int kMostShared = 227 * 1024;  // of a multiprocessor
 constexpr unsigned kAll = 0xffffffffU;
-
-template <WeightKind kKind>
-struct Format {
-  static constexpr int kPlanes = packed_planes(kKind);
-  static constexpr int kBytes = packed_chunk_bytes(kKind);
-  static constexpr bool kMinimums = kKind == WeightKind::kInt4Min;
-  // Of a plane: that much is taken from its numbers.
-  __host__ __device__ static constexpr float zero(int plane) {
-    return kKind == WeightKind::kInt4Min || (kKind == WeightKind::kInt8 && plane == 0) ? 0.0F
-                                                                                       : 8.0F;
-  }
-  // Of 128 + number, or 16 times that and a low plane's.
-  static constexpr float kBias = kPlanes == 2 ? -16.0F * (128.0F + 8.0F) - 128.0F
-                                 : kMinimums  ? -128.0F
-                                              : -136.0F;
-};
 
 // By rows: many rows are read as often as there are tiles, so a warp takes two tiles at once where
 // there is room.
@@ -111,15 +91,6 @@ __device__ __forceinline__ unsigned numbers(unsigned word, int pair) {
       : "r"(word >> (4 * pair)), "n"(0x000f000f), "n"(0x43004300));
   return out;
 }
-__device__ __forceinline__ unsigned word_of(const uint4& words, int i) {
-  return i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w;
-}
-__device__ __forceinline__ float half_of(const uint2& four, int i) {
-  const unsigned both = i < 2 ? four.x : four.y;
-  const __half2 two = *reinterpret_cast<const __half2*>(&both);
-  return i % 2 == 0 ? __low2float(two) : __high2float(two);
-}
-
 // c += the chunk's products. b[n][block]: columns 8n + g, inputs 8t …; sums[n][block]: Σx of
 // columns 8n + 2t and 8n + 2t + 1.
 template <WeightKind kKind, bool kOne, int kN>
@@ -359,60 +330,6 @@ cudaError_t launch_kind(const Product& p, const Epilogue& epilogue, cudaStream_t
   return with.template operator()<kMaxBatch>();
 }
 
-constexpr int kUnpackWarps = 8;
-
-// A warp a chunk of a tile.
-template <WeightKind kKind>
-__global__ void __launch_bounds__(32 * kUnpackWarps)
-    unpack_kernel(const std::uint8_t* packed, int outputs, int inputs, int tiles, bool paired,
-                  __nv_bfloat16* out) {
-  using F = Format<kKind>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int chunks = packed_chunks(inputs);
-  const std::int64_t place = std::int64_t{blockIdx.x} * kUnpackWarps + threadIdx.x / 32;
-  if (place >= std::int64_t{tiles} * chunks) return;
-  const int tile = static_cast<int>(place / chunks);
-  const int chunk = static_cast<int>(place % chunks);
-  const std::uint8_t* from = packed + place * F::kBytes;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = lane / 4 + 8 * half;
-    const int output =
-        paired ? tile * 8 + row % 8 + half * (outputs / 2) : tile * kTileOutputs + row;
-    if (output >= outputs) continue;
-    uint4 planes[F::kPlanes];
-#pragma unroll
-    for (int plane = 0; plane < F::kPlanes; ++plane) {
-      planes[plane] = reinterpret_cast<const uint4*>(from + plane * kPlaneBytes)[half * 32 + lane];
-    }
-    const std::uint8_t* scales = from + F::kPlanes * kPlaneBytes + row * 8;
-    const uint2 steps = *reinterpret_cast<const uint2*>(scales);
-    uint2 minimums{};
-    if (F::kMinimums) minimums = *reinterpret_cast<const uint2*>(scales + 128);
-#pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
-      const int k = chunk * kPackedChunk + block * kPackedBlock + lane % 4 * 8;
-      if (k >= inputs) continue;
-      float values[8];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        float number = 0.0F;
-#pragma unroll
-        for (int plane = F::kPlanes - 1; plane >= 0; --plane) {
-          const unsigned word = word_of(planes[plane], block);
-          const auto nibble = static_cast<float>(word >> (4 * (i / 2) + 16 * (i % 2)) & 15U);
-          number = number * 16.0F + (nibble - F::zero(plane));
-        }
-        values[i] =
-            number * half_of(steps, block) + (F::kMinimums ? half_of(minimums, block) : 0.0F);
-      }
-      *reinterpret_cast<uint4*>(out + std::int64_t{output} * inputs + k) = {
-          pack(values[0], values[1]), pack(values[2], values[3]), pack(values[4], values[5]),
-          pack(values[6], values[7])};
-    }
-  }
-}
-
 }  // namespace
 
 template <class Epilogue>
@@ -433,50 +350,5 @@ cudaError_t launch_packed(WeightKind kind, const Product& p, const Epilogue& epi
 template cudaError_t launch_packed(WeightKind, const Product&, const StoreNormed&, cudaStream_t);
 template cudaError_t launch_packed(WeightKind, const Product&, const GateNormed&, cudaStream_t);
 template cudaError_t launch_packed(WeightKind, const Product&, const AddAndNorm&, cudaStream_t);
-
-void pack_block(WeightKind kind, const WeightBlock& block, int row, int index, std::uint8_t* tile) {
-  std::uint8_t* chunk = tile + index / kBlocks * packed_chunk_bytes(kind);
-  const int in_chunk = index % kBlocks;
-  for (int plane = 0; plane < packed_planes(kind); ++plane) {
-    for (int lane = 0; lane < 4; ++lane) {
-      std::uint32_t word = 0;
-      for (int i = 0; i < 8; ++i) {
-        const unsigned number = block.numbers[static_cast<std::size_t>(lane * 8 + i)];
-        word |= (number >> (4 * plane) & 15U) << (4 * (i / 2) + 16 * (i % 2));
-      }
-      std::memcpy(
-          chunk + plane * kPlaneBytes + row / 8 * 512 + (row % 8 * 4 + lane) * 16 + in_chunk * 4,
-          &word, sizeof(word));
-    }
-  }
-  std::uint8_t* scale = chunk + packed_planes(kind) * kPlaneBytes + row * 8 + in_chunk * 2;
-  std::memcpy(scale, &block.scale, sizeof(block.scale));
-  if (kind == WeightKind::kInt4Min) {
-    std::memcpy(scale + 128, &block.minimum, sizeof(block.minimum));
-  }
-}
-
-cudaError_t unpack(const Matrix& w, __nv_bfloat16* out, cudaStream_t stream) {
-  const auto* packed = static_cast<const std::uint8_t*>(w.data);
-  const int tiles = (w.outputs + kTileOutputs - 1) / kTileOutputs;
-  const std::int64_t chunks = std::int64_t{tiles} * packed_chunks(w.inputs);
-  const auto blocks = static_cast<unsigned>((chunks + kUnpackWarps - 1) / kUnpackWarps);
-  const auto with = [&]<WeightKind kKind>() {
-    unpack_kernel<kKind><<<blocks, 32 * kUnpackWarps, 0, stream>>>(packed, w.outputs, w.inputs,
-                                                                   tiles, w.paired, out);
-    return cudaGetLastError();
-  };
-  switch (w.kind) {
-    case WeightKind::kInt4:
-      return with.template operator()<WeightKind::kInt4>();
-    case WeightKind::kInt4Min:
-      return with.template operator()<WeightKind::kInt4Min>();
-    case WeightKind::kInt8:
-      return with.template operator()<WeightKind::kInt8>();
-    case WeightKind::kBf16:
-      break;
-  }
-  return cudaErrorInvalidValue;
-}
 
 }  // namespace kvfs::model::cuda

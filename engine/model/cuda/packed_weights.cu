@@ -1,0 +1,112 @@
+// Packed weights in and out: blocks into tiles on the host, tiles into bf16 on the device.
+
+#include <cstring>
+
+#include "engine/model/cuda/chain.cuh"
+#include "engine/model/cuda/packed_format.cuh"
+
+namespace kvfs::model::cuda {
+namespace {
+
+constexpr int kUnpackWarps = 8;
+
+// A warp a chunk of a tile.
+template <WeightKind kKind>
+__global__ void __launch_bounds__(32 * kUnpackWarps)
+    unpack_kernel(const std::uint8_t* packed, int outputs, int inputs, int tiles, bool paired,
+                  __nv_bfloat16* out) {
+  using F = Format<kKind>;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int chunks = packed_chunks(inputs);
+  const std::int64_t place = std::int64_t{blockIdx.x} * kUnpackWarps + threadIdx.x / 32;
+  if (place >= std::int64_t{tiles} * chunks) return;
+  const int tile = static_cast<int>(place / chunks);
+  const int chunk = static_cast<int>(place % chunks);
+  const std::uint8_t* from = packed + place * F::kBytes;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = lane / 4 + 8 * half;
+    const int output =
+        paired ? tile * 8 + row % 8 + half * (outputs / 2) : tile * kTileOutputs + row;
+    if (output >= outputs) continue;
+    uint4 planes[F::kPlanes];
+#pragma unroll
+    for (int plane = 0; plane < F::kPlanes; ++plane) {
+      planes[plane] = reinterpret_cast<const uint4*>(from + plane * kPlaneBytes)[half * 32 + lane];
+    }
+    const std::uint8_t* scales = from + F::kPlanes * kPlaneBytes + row * 8;
+    const uint2 steps = *reinterpret_cast<const uint2*>(scales);
+    uint2 minimums{};
+    if (F::kMinimums) minimums = *reinterpret_cast<const uint2*>(scales + 128);
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+      const int k = chunk * kPackedChunk + block * kPackedBlock + lane % 4 * 8;
+      if (k >= inputs) continue;
+      float values[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        float number = 0.0F;
+#pragma unroll
+        for (int plane = F::kPlanes - 1; plane >= 0; --plane) {
+          const unsigned word = word_of(planes[plane], block);
+          const auto nibble = static_cast<float>(word >> (4 * (i / 2) + 16 * (i % 2)) & 15U);
+          number = number * 16.0F + (nibble - F::zero(plane));
+        }
+        values[i] =
+            number * half_of(steps, block) + (F::kMinimums ? half_of(minimums, block) : 0.0F);
+      }
+      *reinterpret_cast<uint4*>(out + std::int64_t{output} * inputs + k) = {
+          pack(values[0], values[1]), pack(values[2], values[3]), pack(values[4], values[5]),
+          pack(values[6], values[7])};
+    }
+  }
+}
+
+}  // namespace
+
+void pack_block(WeightKind kind, const WeightBlock& block, int row, int index, std::uint8_t* tile) {
+  std::uint8_t* chunk = tile + index / kBlocks * packed_chunk_bytes(kind);
+  const int in_chunk = index % kBlocks;
+  for (int plane = 0; plane < packed_planes(kind); ++plane) {
+    for (int lane = 0; lane < 4; ++lane) {
+      std::uint32_t word = 0;
+      for (int i = 0; i < 8; ++i) {
+        const unsigned number = block.numbers[static_cast<std::size_t>(lane * 8 + i)];
+        word |= (number >> (4 * plane) & 15U) << (4 * (i / 2) + 16 * (i % 2));
+      }
+      std::memcpy(
+          chunk + plane * kPlaneBytes + row / 8 * 512 + (row % 8 * 4 + lane) * 16 + in_chunk * 4,
+          &word, sizeof(word));
+    }
+  }
+  std::uint8_t* scale = chunk + packed_planes(kind) * kPlaneBytes + row * 8 + in_chunk * 2;
+  std::memcpy(scale, &block.scale, sizeof(block.scale));
+  if (kind == WeightKind::kInt4Min) {
+    std::memcpy(scale + 128, &block.minimum, sizeof(block.minimum));
+  }
+}
+
+cudaError_t unpack(const Matrix& w, __nv_bfloat16* out, cudaStream_t stream) {
+  const auto* packed = static_cast<const std::uint8_t*>(w.data);
+  const int tiles = (w.outputs + kTileOutputs - 1) / kTileOutputs;
+  const std::int64_t chunks = std::int64_t{tiles} * packed_chunks(w.inputs);
+  const auto blocks = static_cast<unsigned>((chunks + kUnpackWarps - 1) / kUnpackWarps);
+  const auto with = [&]<WeightKind kKind>() {
+    unpack_kernel<kKind><<<blocks, 32 * kUnpackWarps, 0, stream>>>(packed, w.outputs, w.inputs,
+                                                                   tiles, w.paired, out);
+    return cudaGetLastError();
+  };
+  switch (w.kind) {
+    case WeightKind::kInt4:
+      return with.template operator()<WeightKind::kInt4>();
+    case WeightKind::kInt4Min:
+      return with.template operator()<WeightKind::kInt4Min>();
+    case WeightKind::kInt8:
+      return with.template operator()<WeightKind::kInt8>();
+    case WeightKind::kBf16:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace kvfs::model::cuda
