@@ -63,8 +63,7 @@ Status Transfers::begin(std::size_t slot_bytes) {
       KVFS_TRY(copied(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming)));
     }
   }
-  if (slot_bytes > slot_bytes_) {
-    KVFS_TRY(wait());
+  if (memory_ == nullptr) {
     memory_ = ring_.room(kSlots * slot_bytes);
     KVFS_TRY(pinned(memory_));
     slot_bytes_ = slot_bytes;

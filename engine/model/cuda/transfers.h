@@ -3,8 +3,9 @@
 //
 //   threads ─ memcpy ─► a ring of pinned slots ─ kStreams streams ─► pages
 //
-// in() may be called from any threads at once; everything else from the engine thread, with no in()
-// under way. Errors are kIo, kTooLarge where no memory can be pinned.
+// in() may be called from any threads at once, after open() for what it brings; everything else
+// from the engine thread, also while in() brings something else. The first open() says how large
+// slots are. Errors are kIo, kTooLarge where no memory can be pinned.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -39,7 +40,7 @@ class Transfers {
   Transfers& operator=(const Transfers&) = delete;
 
   // Before a number of in(): what `after` does now is done before they write. slot: bytes, the most
-  // that one in() brings.
+  // that one in() brings; the same each time.
   Status open(std::size_t slot, cudaStream_t after);
   // Keys and values, from memory that may go away when this returns.
   Status in(const Runs& keys, const std::byte* key, const Runs& values, const std::byte* value);
