@@ -1,4 +1,5 @@
 // What is known of a model without its weights.
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "engine/model/cpu/weights.h"
@@ -81,6 +82,9 @@ Result<std::unique_ptr<ModelCard>> describe(const Checkpoint& files, Compute com
   info.kernel_class = kernels.name;
   info.kv_dtype = kernels.kv_dtype;
   info.one_path = kernels.one_path;
+  info.prunes = !chosen.cuda && std::ranges::all_of(info.layers, [](const LayerShape& layer) {
+    return layer.kept == kBlockTokens;
+  });
   card->config_json =
       files.gguf() == nullptr ? files.config_text() : config_json(model, *find_family(files));
   return card;

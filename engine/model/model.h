@@ -52,6 +52,7 @@ struct ModelInfo {
   std::string kernel_class;          // "cpu-fast-1", "cpu-reference-1", "cuda-fast-3": decides what may share computed bits
   DType kv_dtype = DType::kBF16;
   bool one_path = false;             // read and generated tokens have the same bits
+  bool prunes = false;               // prune(), and KV with gaps, are there
   std::string device;                // "cpu (2 threads, avx2)", "cuda:0 (NVIDIA H200)"
 };
 

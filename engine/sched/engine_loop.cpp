@@ -91,6 +91,7 @@ Counters EngineLoop::counters() const {
   out.prefix_hit_tokens = prefix_hits_;
   out.prefill_tokens_per_second = read_rate_;
   out.restore_bytes_per_second = restore_rate_;
+  out.kv_bytes = kv_bytes_;
   return out;
 }
 
@@ -126,6 +127,7 @@ bool EngineLoop::round() {
   progress |= bring_in(transfer_deadline());
   progress |= recompute_last();
   progress |= read_one();
+  progress |= prune();
   for (const auto& on : models_.all()) progress |= decode(*on);
   progress |= hand_over();
   publish();
@@ -134,7 +136,12 @@ bool EngineLoop::round() {
 
 void EngineLoop::publish() {
   for (const auto& job : jobs_) job->publish();
-  for (const auto& on : models_.all()) on->residency.skip_time();
+  std::uint64_t kv_bytes = 0;
+  for (const auto& on : models_.all()) {
+    on->residency.skip_time();
+    kv_bytes += on->model->kv_bytes_used();
+  }
+  kv_bytes_ = kv_bytes;
   if (models_.all().empty()) return;
   const Planner& planner = models_.all().front()->planner;
   read_rate_ = planner.tokens_per_second();
@@ -298,6 +305,10 @@ Result<EngineLoop::Admission> EngineLoop::try_to_admit(HeldBack& waiting) {
   KVFS_ASSIGN(const auto state, parts_.store.state(record.state));
   KVFS_ASSIGN(setup.prompt, prompt_tokens(*setup.card, setup.params, record.kind, *setup.base,
                                           record.prompt, parts_.known, state.uid));
+  if (record.kind == store::JobKind::kPrune) {
+    KVFS_ASSIGN(setup.params.prune, read_policy(record.prompt));
+    KVFS_TRY(check_prunable(*setup.params.prune, on->model->info(), *setup.base));
+  }
   if (setup.prompt.ids.empty() && setup.base->tokens.empty()) {
     return fail(ErrorCode::kInvalid, "job " + record.name, "the state is empty",
                 "feed it, or continue it with some text, first");
@@ -313,14 +324,13 @@ Result<EngineLoop::Admission> EngineLoop::try_to_admit(HeldBack& waiting) {
 // Whether the job's tokens to come find pages beside those of the jobs that run. Alone it may try.
 bool EngineLoop::fits(const RunningJob& job) {
   LoadedModel& on = job.on();
-  std::uint64_t to_come = job.tokens_to_come();
+  std::uint64_t need = job.bytes_to_come();
   bool alone = true;
   for (const auto& other : jobs_) {
     if (&other->on() != &on || other->stage() == Stage::kEnding) continue;
-    to_come += other->tokens_to_come();
+    need += other->bytes_to_come();
     alone = false;
   }
-  const std::uint64_t need = to_come * on.token_bytes();
   const auto room = [&] { return on.model->kv_bytes_used() + need <= on.model->kv_bytes_budget(); };
   while (!room() && on.residency.evict_one()) {
   }

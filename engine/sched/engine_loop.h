@@ -77,6 +77,8 @@ class EngineLoop {
   Status read_slice(RunningJob& job);
   bool recompute_last();
   Status recompute_last(RunningJob& job);
+  bool prune();
+  Status prune(RunningJob& job, const prune::Policy& policy);
   bool decode(LoadedModel& on);
   void decode_alone(RunningJob& job);
   bool hand_over();
@@ -97,7 +99,8 @@ class EngineLoop {
   std::chrono::steady_clock::time_point last_load_;
   std::size_t turn_ = 0;
 
-  std::atomic<std::uint64_t> prefilled_{0}, decoded_{0}, restored_{0}, prefix_hits_{0};
+  std::atomic<std::uint64_t> prefilled_{0}, decoded_{0}, restored_{0}, prefix_hits_{0},
+      kv_bytes_{0};
   std::atomic<double> read_rate_{0}, restore_rate_{0};
 
   std::mutex mutex_;  // guards everything down to thread_

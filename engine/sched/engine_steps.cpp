@@ -154,6 +154,25 @@ Status EngineLoop::recompute_last(RunningJob& job) {
   return {};
 }
 
+bool EngineLoop::prune() {
+  bool progress = false;
+  for (const auto& job : jobs_) {
+    const prune::Policy* policy = job->policy_now();
+    if (policy == nullptr) continue;
+    if (const auto done = prune(*job, *policy); !done) fail_job(*job, done.error());
+    progress = true;
+  }
+  return progress;
+}
+
+Status EngineLoop::prune(RunningJob& job, const prune::Policy& policy) {
+  KVFS_ASSIGN(const Pruned what,
+              prune_sequence(job.on(), job.sequence(), policy, job.ids_in_sequence()));
+  // What the state was is not what it will be: the memory is to be free, not kept for it.
+  if (what.dropped && job.changes()) job.on().residency.drop(job.base().history->id);
+  return job.pruned(what);
+}
+
 bool EngineLoop::decode(LoadedModel& on) {
   std::vector<RunningJob*> jobs;
   std::vector<model::DecodeItem> items;

@@ -44,6 +44,7 @@ class KeyChain {
   KeyChain(const History& history, const store::PrefixScope& scope, bool one_path);
 
   bool intact() const { return intact_; }
+  void break_off() { intact_ = false; }
   // Of block `index` when it holds these tokens; zero when the chain is broken. Blocks before it
   // must have been closed.
   BlockKey key(std::int32_t index, const std::vector<store::BlockToken>& tokens) const;

@@ -80,6 +80,20 @@ void JobTable::trim_refused(Jobs& jobs) const {
   });
 }
 
+Status JobTable::check_idle(StateId state) const {
+  const auto jobs = states_.find(state);
+  if (jobs == states_.end()) return {};
+  const auto live = std::ranges::find_if(jobs->second, &Job::live);
+  if (live == jobs->second.end()) return {};
+  return fail(ErrorCode::kBusy, "prune", "job " + live->record.name + " is not finished",
+              "wait for it or cancel it");
+}
+
+Status JobTable::require_idle(StateId state) const {
+  const std::lock_guard lock(mutex_);
+  return check_idle(state);
+}
+
 // --- coming in
 // --------------------------------------------------------------------------------------
 
@@ -107,6 +121,7 @@ Result<JobTable::Reservation> JobTable::reserve(const store::JobRecord& record) 
   if (closed_.contains(record.state)) {
     return fail(ErrorCode::kNotFound, what(record.name), "its state is being removed");
   }
+  if (record.kind == store::JobKind::kPrune) KVFS_TRY(check_idle(record.state));
   if (live_.size() >= queue_limit_) {
     return fail(ErrorCode::kAgain, what(record.name),
                 std::to_string(live_.size()) + " jobs are queued already",
@@ -279,6 +294,14 @@ bool JobTable::cancel_wanted(JobTicket ticket) const {
 void JobTable::progress(JobTicket ticket, const Progress& progress) {
   const std::lock_guard lock(mutex_);
   if (Job* job = find(ticket); job != nullptr) job->now = progress;
+}
+
+void JobTable::refreshed(JobTicket ticket, Refresh refresh) {
+  const std::lock_guard lock(mutex_);
+  Job* job = find(ticket);
+  if (job == nullptr) return;
+  if (job->refreshes.size() == kRefreshesKept) job->refreshes.erase(job->refreshes.begin());
+  job->refreshes.push_back(std::move(refresh));
 }
 
 Result<std::pair<JobTable::Cancel, JobTable::Handed>> JobTable::cancel(StateId state,

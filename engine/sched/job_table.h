@@ -54,12 +54,16 @@ class JobTable {
     bool reading = false;
     bool started = false;  // taken, and there was room for it
   };
+  static constexpr std::size_t kRefreshesKept = 64;  // a job, the last ones
   // Who only reads never stands in the way of who wants an answer.
   enum class Lane { kAnswers, kFeeds };
   static Lane lane_of(store::JobKind kind) {
     return kind == store::JobKind::kFeed ? Lane::kFeeds : Lane::kAnswers;
   }
   enum class Cancel { kNow, kSoon };  // kNow: it never ran, and the caller commits its end
+
+  // kBusy: what is to be done to the state waits for no job, and there are some.
+  Status require_idle(StateId state) const;
 
   // --- coming in --------------------------------------------------------------------------------
   void restore(JobId id, store::JobRecord record);  // at start, in ascending order of id
@@ -76,6 +80,7 @@ class JobTable {
   std::optional<Handed> take(Lane lane, const std::function<bool(const store::JobRecord&)>& suits);
   bool cancel_wanted(JobTicket ticket) const;
   void progress(JobTicket ticket, const Progress& progress);
+  void refreshed(JobTicket ticket, Refresh refresh);
   Result<std::pair<Cancel, Handed>> cancel(StateId state, const std::string& name);
   // Finished jobs that a state has too many of, once one more finishes.
   std::vector<std::pair<JobId, std::string>> surplus(StateId state) const;
@@ -108,8 +113,9 @@ class JobTable {
     Phase phase = Phase::kAnnounced;
     store::JobRecord record;  // without its prompt once finished
     Progress now;
-    std::shared_ptr<Reply> reply;  // shared with readers; null once it can be read from the store
-    bool bound = false;            // its base is fixed, or will be by a write under way
+    std::vector<Refresh> refreshes;  // oldest first
+    std::shared_ptr<Reply> reply;    // shared with readers; null once it can be read from the store
+    bool bound = false;              // its base is fixed, or will be by a write under way
     bool cancel = false;
     bool refused = false;  // finished without ever having been on disk
 
@@ -117,6 +123,7 @@ class JobTable {
   };
   using Jobs = std::vector<Job>;  // of one state, in order
 
+  Status check_idle(StateId state) const;
   const Job* look(JobTicket ticket) const;  // of live ones
   Job* find(JobTicket ticket) { return const_cast<Job*>(look(ticket)); }
   const Job* latest(StateId state, const std::string& name) const;

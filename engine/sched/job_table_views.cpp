@@ -6,8 +6,8 @@
 namespace kvfs::sched {
 
 JobView JobTable::view_of(const Job& job) {
-  JobView view{.id = job.id, .record = job.record};
-  view.record.prompt.clear();
+  JobView view{.id = job.id, .record = job.record, .refreshes = job.refreshes};
+  if (job.record.kind != store::JobKind::kPrune) view.record.prompt.clear();
   if (job.phase == Phase::kFinished) return view;
   view.record.status = job.now.started ? store::JobStatus::kRunning : store::JobStatus::kQueued;
   view.record.prompt_tokens = job.now.prompt_tokens;

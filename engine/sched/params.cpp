@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/sched/pruning.h"
 #include "engine/text/tokenizer.h"
 
 namespace kvfs::sched {
@@ -44,6 +45,9 @@ constexpr std::array kTable = {
               "most tokens the history may hold after reading, 0 to 100000000; 0: the context"},
     ParamSpec{"truncate", "error", "error, head or tail: what to keep of a text that is too long"},
     ParamSpec{"codec", "zh", "zh (lossless, smaller) or raw"},
+    ParamSpec{"prune", "off",
+              "off, or how the KV is kept small while it generates: pyramid window=160 bottom=640 "
+              "top=128 refresh=24 start=256"},
 };
 
 const ParamSpec* find(std::string_view name) {
@@ -177,6 +181,11 @@ std::vector<std::pair<TokenId, float>> biases_of(std::string_view checked) {
   return out;
 }
 
+Result<std::string> check_prune(std::string_view value) {
+  KVFS_ASSIGN(const auto policy, read_running_policy(value));
+  return policy ? prune::to_words(*policy) : std::string("off");
+}
+
 Result<std::string> check_name(const ParamSpec& spec, std::string_view value) {
   const bool printable = std::ranges::all_of(
       value, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != '/'; });
@@ -222,6 +231,7 @@ Result<std::string> check_param(std::string_view name, std::string_view raw) {
   }
   if (name == "logit_bias") return check_bias(*spec, value);
   if (name == "logprobs") return number<std::int32_t>(*spec, value, {0, 20});
+  if (name == "prune") return check_prune(value);
   if (const auto codec = chunk::codec_from_name(value); !codec) {
     return refuse(*spec, value, "is not one of its words");
   }
@@ -262,6 +272,7 @@ Result<JobParams> resolve_params(const ParamMap& set) {
                  : truncate == "tail" ? Truncate::kTail
                                       : Truncate::kError;
   KVFS_ASSIGN(out.codec, chunk::codec_from_name(value("codec")));
+  KVFS_ASSIGN(out.prune, read_running_policy(value("prune")));
   return out;
 }
 

@@ -13,6 +13,7 @@
 #include "codec/base/result.h"
 #include "codec/chunk/codec.h"
 #include "engine/model/sampling.h"
+#include "engine/prune/policy.h"
 
 namespace kvfs::sched {
 
@@ -52,6 +53,7 @@ struct JobParams {
       0;  // most tokens the history may hold after reading; 0: the context
   Truncate truncate = Truncate::kError;
   chunk::CodecId codec = chunk::CodecId::kZh;
+  std::optional<prune::Policy> prune;  // while generating
 };
 // Values must have passed check_param.
 Result<JobParams> resolve_params(const ParamMap& set);

@@ -160,6 +160,7 @@ Status check_model(const model::ModelCard& card, const JobParams& params, const 
 Result<Prompt> prompt_tokens(const model::ModelCard& card, const JobParams& params,
                              store::JobKind kind, const History& history, std::string_view text,
                              KnownTexts& known, std::uint32_t uid) {
+  if (kind == store::JobKind::kPrune) return Prompt{};
   const bool generates = kind != store::JobKind::kFeed;
   std::int64_t most = std::int64_t{card.info.context_length} - (generates ? 1 : 0);
   const bool own_limit = params.max_prefix_tokens > 0 && params.max_prefix_tokens < most &&

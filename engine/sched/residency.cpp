@@ -16,10 +16,9 @@ std::size_t common_blocks(const History& history, const std::vector<BlockId>& ot
   return count;
 }
 
-// All positions up to the last are there, so a block's place in the list is its index.
-bool whole(const History& history) {
-  return history.version.origin != store::Origin::kPruned &&
-         std::cmp_equal(history.tokens.size(), history.version.next_pos);
+// There is a block for all positions up to the last, so its place in the list is its index.
+bool dense(const History& history) {
+  return std::cmp_equal(history.tokens.size(), history.version.next_pos);
 }
 
 }  // namespace
@@ -62,7 +61,7 @@ void Residency::want(const Base& base) {
 std::pair<std::size_t, const Residency::Resident*> Residency::most_shared(
     const History& history) const {
   std::pair<std::size_t, const Resident*> best{0, nullptr};
-  if (!whole(history)) return best;
+  if (!dense(history)) return best;
   for (const Resident& resident : residents_) {
     const std::size_t shared = common_blocks(history, resident.blocks);
     if (shared > best.first) best = {shared, &resident};
@@ -75,8 +74,8 @@ std::pair<std::size_t, const Residency::Resident*> Residency::most_shared(
 bool Residency::waits(const Restore& restore) const {
   const History& history = *restore.base.history;
   const std::size_t there = most_shared(history).first;
-  return whole(history) && std::ranges::any_of(restores_, [&](const Restore& other) {
-           if (!other.sequence || !whole(*other.base.history)) return false;
+  return dense(history) && std::ranges::any_of(restores_, [&](const Restore& other) {
+           if (!other.sequence || !dense(*other.base.history)) return false;
            const auto& blocks = other.base.history->version.blocks;
            const std::size_t shared = common_blocks(history, blocks);
            return shared > there && blocks.size() - shared <= history.version.blocks.size();
@@ -127,8 +126,10 @@ Status Residency::plan(Restore& restore) {
 
 Status Residency::restore_rest(Restore& restore) {
   model::Sequence& sequence = *restore.sequence;
-  const Position end = restore.base.history->version.next_pos;
-  KVFS_ASSIGN(restore.goes_alone, with_room([&] { return model_.kv_room(sequence, end); }));
+  const store::VersionRecord& version = restore.base.history->version;
+  const bool gaps = store::has_gaps(version);
+  KVFS_ASSIGN(restore.goes_alone,
+              with_room([&] { return model_.kv_room(sequence, version.next_pos, gaps); }));
   KvReader::Put put;
   if (restore.goes_alone) {
     put = [this, &sequence](const KvPiece& piece) { return model_.kv_in(sequence, piece); };
@@ -166,6 +167,10 @@ bool Residency::evict_one() {
   if (residents_.empty()) return false;
   residents_.pop_back();
   return true;
+}
+
+void Residency::drop(VersionId id) {
+  std::erase_if(residents_, [&](const Resident& resident) { return resident.id == id; });
 }
 
 Result<bool> Residency::put_in(KvReader& reader, model::Sequence& sequence, Deadline deadline) {

@@ -49,6 +49,7 @@ class Residency {
   bool reads(VersionId id) const;  // it is on its way, and being read
   void keep(VersionId id, std::unique_ptr<model::Sequence> sequence);
   bool evict_one();
+  void drop(VersionId id);  // if it is there
   // Moves restores on until the deadline; true when anything moved.
   bool work(Deadline deadline);
   bool read_slice();  // of what is read again; false when there is none

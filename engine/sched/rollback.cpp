@@ -147,6 +147,19 @@ Result<store::NewBlock> cut_block(store::Store& store, Catalog& catalog,
   return made;
 }
 
+// Of a pruned state the first tokens may be just what was dropped.
+Status require_entries(store::WriteTransaction& tx, VersionId id, std::uint64_t n_tokens) {
+  KVFS_ASSIGN(const store::VersionRecord version, tx.version(id));
+  for (const store::LayerExtent& extent : version.extents) {
+    if (std::ranges::find(extent.lengths, 0U) == extent.lengths.end()) continue;
+    return refused(ErrorCode::kUnsupported, n_tokens,
+                   "the state was pruned, and some layer keeps nothing of its first " +
+                       std::to_string(n_tokens) + " tokens",
+                   "keep more of them, or roll back to a snapshot");
+  }
+  return {};
+}
+
 }  // namespace
 
 Status rollback(store::Store& store, Scheduler& scheduler, Catalog& catalog, StateId id,
@@ -192,7 +205,11 @@ Status rollback(store::Store& store, Scheduler& scheduler, Catalog& catalog, Sta
     version.next_pos = last.tokens.back().position + 1;
   }
   return replace(store, scheduler, id, state,
-                 [&](store::WriteTransaction& tx) { return tx.add_version(version); });
+                 [&](store::WriteTransaction& tx) -> Result<VersionId> {
+                   KVFS_ASSIGN(const VersionId made, tx.add_version(version));
+                   KVFS_TRY(require_entries(tx, made, n_tokens));
+                   return made;
+                 });
 }
 
 Status rollback_to(store::Store& store, Scheduler& scheduler, StateId id,

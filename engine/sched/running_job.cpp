@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <iterator>
 
-#include "engine/store/assembly.h"
-
 namespace kvfs::sched {
 namespace {
 
@@ -51,6 +49,8 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
       text_(*setup_.card->tokenizer, setup_.params.stop),
       chain_(*setup_.base, setup_.scope, on.model->info().one_path),
       next_out_(setup_.base->version.next_pos / kBlockTokens),
+      policy_(generates() || prunes() ? setup_.params.prune : std::nullopt),
+      generated_before_(generated_in(*setup_.base)),
       base_{setup_.base, recomputable(*setup_.base, chain_, on.model->info().one_path)},
       arrivals_before_(on.residency.arrivals()) {
   if (setup_.prompt.ids.empty()) said_ = generated_at_end(tokens_);
@@ -59,21 +59,24 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
     ids_.push_back(id);
   }
   setup_.params.sampling.seed = setup_.handed.record.seed;
-  progress_.prompt_tokens = static_cast<std::uint32_t>(setup_.prompt.ids.size());
+  const auto& record = setup_.handed.record;
+  progress_.prompt_tokens =
+      prunes() ? record.prompt_tokens : static_cast<std::uint32_t>(setup_.prompt.ids.size());
   progress_.times.queued = milliseconds_since(setup_.handed.record.submitted_ns);
   ++on_.jobs;
 }
 
 RunningJob::~RunningJob() { --on_.jobs; }
 
-std::uint64_t RunningJob::tokens_to_come() const {
+std::uint64_t RunningJob::bytes_to_come() const {
+  const store::VersionRecord& base = setup_.base->version;
   const std::int64_t more = generates() ? setup_.params.max_tokens : 0;
   const std::int64_t end =
       std::min(read_end_ + more, std::int64_t{on_.model->info().context_length});
-  const std::int64_t here = sequence_                              ? position()
-                            : on_.residency.holds(setup_.base->id) ? setup_.base->version.next_pos
-                                                                   : 0;
-  return static_cast<std::uint64_t>(std::max<std::int64_t>(end - here, 0) + kBlockTokens);
+  const std::int64_t here = sequence_ ? position() : base.next_pos;
+  const bool there = sequence_ || on_.residency.holds(setup_.base->id);
+  const auto tokens = static_cast<std::uint64_t>(std::max<std::int64_t>(end - here, 0));
+  return (tokens + kBlockTokens) * on_.token_bytes() + (there ? 0 : base.kv_bytes);
 }
 
 void RunningJob::start(std::unique_ptr<model::Sequence> sequence) {
@@ -83,6 +86,9 @@ void RunningJob::start(std::unique_ptr<model::Sequence> sequence) {
     progress_.recomputed_tokens = how.recomputed_tokens;
   }
   after_reading();
+  if (!prunes()) return;
+  const std::string again = reading_words(policy_->method, ids_.size());
+  if (!again.empty()) append(again + "\n");
 }
 
 void RunningJob::waits(bool for_reading) {
@@ -99,6 +105,7 @@ void RunningJob::enter(Stage stage) {
     case Stage::kTaking:
       return clock_.spend_on(JobClock::Part::kKnown);
     case Stage::kLast:
+    case Stage::kPruning:
     case Stage::kGenerating:
       return clock_.spend_on(JobClock::Part::kGenerate);
     case Stage::kDraining:
@@ -111,7 +118,10 @@ void RunningJob::enter(Stage stage) {
 // ----------------------------------------------------------------------------------------
 
 void RunningJob::after_reading() {
-  enter(position() < read_end_ ? Stage::kReading : generates() ? Stage::kLast : Stage::kDraining);
+  enter(position() < read_end_ ? Stage::kReading
+        : generates()          ? Stage::kLast
+        : prunes()             ? Stage::kPruning
+                               : Stage::kDraining);
 }
 
 std::optional<store::BlockPin> RunningJob::find_block(
@@ -260,6 +270,64 @@ void RunningJob::decoded() {
   }
 }
 
+// --- pruning
+// ----------------------------------------------------------------------------------------
+
+std::uint64_t RunningJob::generated_so_far() const {
+  return generated_before_ + progress_.generated_tokens - (stage_ == Stage::kGenerating ? 1 : 0);
+}
+
+std::span<const TokenId> RunningJob::ids_in_sequence() const {
+  return std::span(ids_).first(ids_.size() - (stage_ == Stage::kGenerating ? 1 : 0));
+}
+
+// While generating every so many tokens, counted from the first that the state ever generated: so a
+// reply that is stopped and goes on is pruned where one at a stretch would be.
+const prune::Policy* RunningJob::policy_now() {
+  if (!policy_) return nullptr;
+  if (stage_ == Stage::kPruning) return &*policy_;
+  if (stage_ != Stage::kGenerating || looked_at_ == position()) return nullptr;
+  const Refreshing refreshing = refreshing_of(policy_->method);
+  const std::uint64_t generated = generated_so_far();
+  if (generated == 0 || generated % refreshing.every != 0) return nullptr;
+  looked_at_ = position();
+  const auto bottom = on_.model->positions(*sequence_, 0);
+  // What a device that cannot prune has to say, prune_sequence gets to hear.
+  const auto enough = [&](const auto& head) { return head.size() >= refreshing.start; };
+  return !bottom || std::ranges::any_of(*bottom, enough) ? &*policy_ : nullptr;
+}
+
+Status RunningJob::pruned(const Pruned& what) {
+  const bool generating = stage_ == Stage::kGenerating;
+  if (what.dropped && !dropped_) {
+    dropped_ = true;
+    chain_.break_off();
+    known_.clear();
+    next_out_ = 0;
+    pruned_detail_ = pruned_detail(setup_.base->version, *policy_, generating);
+  }
+  if (generating) {
+    text::Utf8Stream latest;
+    constexpr std::size_t kShown = 8;
+    std::string text;
+    const auto ids = ids_in_sequence();
+    for (const TokenId id : ids.last(std::min(kShown, ids.size()))) {
+      if (id >= 0) text += latest.push(setup_.card->tokenizer->bytes_of(id));
+    }
+    table_.refreshed(ticket(), {.step = progress_.generated_tokens - 1,
+                                .text = std::move(text),
+                                .lengths = what.after.of_layers,
+                                .top_budget = what.top_budget,
+                                .kv_bytes = what.after.bytes});
+    return {};
+  }
+  progress_.prefilled_tokens = progress_.prompt_tokens;
+  finish_ = setup_.handed.record.prompt + ": " + summary(what);
+  append(summary(what) + "\n");
+  enter(Stage::kDraining);
+  return {};
+}
+
 // --- ending
 // -----------------------------------------------------------------------------------------
 
@@ -275,15 +343,30 @@ std::optional<Committer::End> RunningJob::cancel() {
   return end(std::nullopt);
 }
 
+// As the base has it, as far as it goes: of tokens that are not known it has the text alone.
+Result<std::string> RunningJob::text_of(std::int32_t index,
+                                        const std::vector<store::BlockToken>& tokens) const {
+  std::string text;
+  std::size_t there = 0;
+  const auto& indices = setup_.base->indices;
+  if (const auto at = std::ranges::lower_bound(indices, index);
+      at != indices.end() && *at == index) {
+    const auto place = static_cast<std::size_t>(at - indices.begin());
+    KVFS_ASSIGN(store::BlockRecord block, store_.block(setup_.base->version.blocks[place]));
+    text = std::move(block.text);
+    there = block.tokens.size();
+  }
+  for (std::size_t i = there; i < tokens.size(); ++i) {
+    text += setup_.card->tokenizer->bytes_of(tokens[i].token);
+  }
+  return text;
+}
+
 Result<store::NewBlock> RunningJob::copy_out(std::int32_t index) {
   store::NewBlock block;
   block.index = index;
   block.tokens = block_tokens(tokens_, index, position());
-  const auto first = std::ranges::lower_bound(tokens_, index * kBlockTokens, {},
-                                              &store::BlockToken::position);
-  block.text = store::spelled(
-      ids_, static_cast<std::size_t>(first - tokens_.begin()), block.tokens.size(),
-      [&](TokenId token) { return setup_.card->tokenizer->bytes_of(token); });
+  KVFS_ASSIGN(block.text, text_of(index, block.tokens));
   block.previous_key = chain_.previous(index);
   block.key = chain_.key(index, block.tokens);
   const auto layers = static_cast<std::uint16_t>(on_.model->info().layers.size());
@@ -294,10 +377,13 @@ Result<store::NewBlock> RunningJob::copy_out(std::int32_t index) {
   return block;
 }
 
+bool RunningJob::keeps_blocks() const { return changes() && (!prunes() || dropped_); }
+
+// What may lose entries yet goes at the end.
 Result<std::optional<Committer::Block>> RunningJob::next_block() {
-  const bool settled =
-      stage_ == Stage::kReading || stage_ == Stage::kGenerating || stage_ == Stage::kDraining;
-  if (!changes() || !settled || !sequence_) return std::nullopt;
+  const bool growing = stage_ == Stage::kReading || stage_ == Stage::kGenerating;
+  const bool settled = stage_ == Stage::kDraining || (growing && !policy_);
+  if (!keeps_blocks() || !settled || !sequence_) return std::nullopt;
   const bool full = next_out_ < position() / kBlockTokens;
   if (!full && (stage_ != Stage::kDraining || drained())) return std::nullopt;
 
@@ -317,7 +403,8 @@ Result<std::optional<Committer::Block>> RunningJob::next_block() {
 }
 
 bool RunningJob::drained() const {
-  return stage_ == Stage::kDraining && (!changes() || next_out_ > (position() - 1) / kBlockTokens);
+  return stage_ == Stage::kDraining &&
+         (!keeps_blocks() || next_out_ > (position() - 1) / kBlockTokens);
 }
 
 store::VersionRecord RunningJob::version() const {
@@ -331,9 +418,16 @@ store::VersionRecord RunningJob::version() const {
   out.codec = setup_.params.codec;
   out.origin = base.origin;
   out.origin_detail = base.origin_detail;
+  if (dropped_) {
+    out.origin = store::Origin::kPruned;
+    out.origin_detail = pruned_detail_;
+  }
+  if (out.origin == store::Origin::kPruned) {
+    out.origin_detail = with_generated(out.origin_detail, generated_so_far());
+  }
   out.next_pos = position();
   out.layers = info.layers;
-  for (std::size_t i = 0; i < base.blocks.size(); ++i) {
+  for (std::size_t i = 0; i < base.blocks.size() && !dropped_; ++i) {
     if (setup_.base->indices[i] < base.next_pos / kBlockTokens)
       out.blocks.push_back(base.blocks[i]);
   }
@@ -360,7 +454,7 @@ Committer::End RunningJob::end(std::optional<Error> error) {
   record.milliseconds = static_cast<std::uint32_t>(seconds_since(began_) * 1000);
   record.finish = stopped ? "canceled" : finish_;
   if (error) record.error = error->message();
-  if (!error && changes()) out.version = version();
+  if (!error && keeps_blocks()) out.version = version();
   out.error = std::move(error);
   return out;
 }

@@ -19,6 +19,7 @@
 #include "engine/sched/kv_reader.h"
 #include "engine/sched/loaded_models.h"
 #include "engine/sched/prompt.h"
+#include "engine/sched/pruning.h"
 #include "engine/sched/reply_text.h"
 
 namespace kvfs::sched {
@@ -30,6 +31,7 @@ class RunningJob {
     kReading,     // prefill, slice by slice
     kTaking,      // blocks found by prefix are on their way to the device
     kLast,        // the last token is computed again, for its logits
+    kPruning,     // the whole state
     kGenerating,  // a sampled token waits for its decode step
     kDraining,    // blocks are on their way to the store
     kEnding,      // the end is on its way to the store
@@ -55,8 +57,9 @@ class RunningJob {
   store::JobKind kind() const { return setup_.handed.record.kind; }
   JobTable::Lane lane() const { return JobTable::lane_of(kind()); }
   bool changes() const { return changes_state(setup_.handed.record.kind); }
-  bool generates() const { return setup_.handed.record.kind != store::JobKind::kFeed; }
-  std::uint64_t tokens_to_come() const;  // that will need pages of their own
+  bool prunes() const { return kind() == store::JobKind::kPrune; }
+  bool generates() const { return kind() != store::JobKind::kFeed && !prunes(); }
+  std::uint64_t bytes_to_come() const;  // of KV that will need pages of its own
 
   void waits(bool for_reading);  // kRestoring: what for
   // kRestoring → kReading: the base is there, as a fork of this job's own.
@@ -83,6 +86,12 @@ class RunningJob {
   TokenId pending() const { return ids_.back(); }
   void decoded();  // the pending token is in the sequence
 
+  // --- pruning ----------------------------------------------------------------------------------
+  // The whole state, or what there is before the pending token is computed.
+  const prune::Policy* policy_now();
+  std::span<const TokenId> ids_in_sequence() const;
+  Status pruned(const Pruned& what);  // kPruning → what follows it
+
   // --- ending -----------------------------------------------------------------------------------
   // The user's word. The end when the job stops here and now; nullopt when it stops by itself after
   // the next step, or is past stopping.
@@ -104,7 +113,11 @@ class RunningJob {
                                             const std::vector<store::BlockToken>& tokens);
   void after_reading();
   void tell(TokenId token, bool ended);
-  void append(std::string_view text);  // to the reply
+  void append(std::string_view text);      // to the reply
+  std::uint64_t generated_so_far() const;  // that the sequence holds
+  bool keeps_blocks() const;
+  Result<std::string> text_of(std::int32_t index,
+                              const std::vector<store::BlockToken>& tokens) const;
   Result<store::NewBlock> copy_out(std::int32_t index);
   store::VersionRecord version() const;
 
@@ -132,6 +145,11 @@ class RunningJob {
   std::int32_t next_out_ = 0;    // block to hand to the store next
   std::string finish_;           // how it will end, once that is known
   bool canceled_ = false;
+  std::optional<prune::Policy> policy_;
+  bool dropped_ = false;       // entries, in this job: all blocks are new
+  std::string pruned_detail_;  // of the version that comes of it
+  Position looked_at_ = -1;    // when a refresh was due last
+  std::uint64_t generated_before_;
   Residency::Base base_;
   const std::uint64_t arrivals_before_;  // versions that had come to the device by then
 

@@ -135,6 +135,9 @@ void Scheduler::Impl::submit(const Submission& submission,
     refuse(submission, why);
     done(fail(why));
   };
+  if (submission.kind == store::JobKind::kPrune) {
+    if (const auto idle = table.require_idle(submission.state); !idle) return refused(idle.error());
+  }
   auto record = examine(store, catalog, histories, known, submission, table.busy(submission.state));
   if (!record) return refused(record.error());
   pending->record = *std::move(record);
@@ -279,7 +282,7 @@ std::vector<JobView> Scheduler::jobs(StateId state) { return impl_->table.views(
 
 std::string Scheduler::status_text(StateId state) {
   std::string out;
-  for (const auto& job : impl_->table.views(state)) out += status_line(job) + "\n";
+  for (const auto& job : impl_->table.views(state)) out += status_lines(job);
   return out;
 }
 

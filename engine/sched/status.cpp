@@ -19,6 +19,9 @@ std::string one_line(std::string text) {
 std::string done_line(const store::JobRecord& record) {
   const auto& times = record.times;
   std::string out = " done ";
+  if (record.kind == store::JobKind::kPrune) {
+    return out + fmt::format("{}, {:.1f} s", record.finish, record.milliseconds / 1000.0);
+  }
   if (record.restored_tokens > 0) {
     out += fmt::format("{} restored {} ms, ", record.restored_tokens, times.restore);
   }
@@ -37,8 +40,19 @@ std::string done_line(const store::JobRecord& record) {
   return out + fmt::format("{:.1f} s", record.milliseconds / 1000.0);
 }
 
+// What it does, with what it takes to: said before it starts.
+std::string prune_words(const store::JobRecord& record) {
+  const std::string again =
+      record.prompt_tokens == 0
+          ? std::string()
+          : fmt::format(" after reading {} token{} again", record.prompt_tokens,
+                        record.prompt_tokens == 1 ? "" : "s");
+  return record.prompt + again;
+}
+
 std::string running_line(const JobView& job) {
   const auto& record = job.record;
+  if (record.kind == store::JobKind::kPrune) return " pruning: " + prune_words(record);
   if (job.reading || record.kind == store::JobKind::kFeed) {
     return fmt::format(" reading {}/{} ({} known)", job.read_tokens, record.prompt_tokens,
                        record.known_tokens);
@@ -55,7 +69,8 @@ std::string status_line(const JobView& job) {
   const auto rest = [&]() -> std::string {
     switch (record.status) {
       case store::JobStatus::kQueued:
-        return " queued";
+        if (record.kind != store::JobKind::kPrune) return " queued";
+        return " queued: " + prune_words(record);
       case store::JobStatus::kRunning:
         return running_line(job);
       case store::JobStatus::kDone:
@@ -68,6 +83,19 @@ std::string status_line(const JobView& job) {
     return {};
   };
   return one_line(record.name + rest());
+}
+
+std::string status_lines(const JobView& job) {
+  std::string out = status_line(job) + "\n";
+  for (auto it = job.refreshes.rbegin(); it != job.refreshes.rend(); ++it) {
+    const Refresh& refresh = *it;
+    out += one_line(fmt::format("{} pruned at {} \"{}\" lengths {} top {}/{} {:.1f} MB",
+                                job.record.name, refresh.step, refresh.text,
+                                fmt::join(refresh.lengths, ","), refresh.lengths.back(),
+                                refresh.top_budget, static_cast<double>(refresh.kv_bytes) / 1e6)) +
+           "\n";
+  }
+  return out;
 }
 
 std::string root_status(store::Store& store, Scheduler& scheduler, Catalog& catalog) {
@@ -104,6 +132,7 @@ std::string root_status(store::Store& store, Scheduler& scheduler, Catalog& cata
   line("prefix_hit_tokens", counters.prefix_hit_tokens);
   line("prefill_tokens_per_second", fmt::format("{:.1f}", counters.prefill_tokens_per_second));
   line("restore_mb_per_second", fmt::format("{:.1f}", counters.restore_bytes_per_second / 1e6));
+  line("kv_bytes_on_device", counters.kv_bytes);
   line("states", statistics.states);
   line("bytes_logical", statistics.bytes_logical);
   line("bytes_stored", statistics.bytes_stored);

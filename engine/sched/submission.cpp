@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <random>
 
 #include "engine/sched/prompt.h"
+#include "engine/sched/pruning.h"
 #include "engine/sched/verbs.h"
 
 namespace kvfs::sched {
@@ -69,7 +71,10 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
   KVFS_TRY(check_ready(store, submission.state, state));
   KVFS_ASSIGN(auto params, all_params(state.params, submission.overrides));
   const bool step = submission.kind == store::JobKind::kStep;
-  if (step) {
+  std::optional<prune::Policy> policy;
+  if (submission.kind == store::JobKind::kPrune) {
+    KVFS_ASSIGN(policy, read_policy(submission.prompt));
+  } else if (step) {
     if (submission.steps < 1 || submission.steps > kMaxSteps) {
       return fail(ErrorCode::kInvalid, "step " + std::to_string(submission.steps),
                   "the number of tokens is out of range", "give 1 to 1000000");
@@ -87,6 +92,10 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
     return fail(ErrorCode::kInvalid, "step", "the state is empty, there is nothing to go on from",
                 "feed it, or continue it with some text, first");
   }
+  if (!policy && submission.kind != store::JobKind::kFeed && resolved.prune) {
+    KVFS_TRY(check_prunes(*resolved.prune, card->info));
+  }
+  if (policy) KVFS_TRY(check_prunable(*policy, card->info, *history));
   KVFS_ASSIGN(const auto prompt, prompt_tokens(*card, resolved, submission.kind, *history,
                                                submission.prompt, known, state.uid));
 
@@ -94,13 +103,18 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
   record.state = submission.state;
   record.name = submission.name;
   record.kind = submission.kind;
-  if (!step) record.prompt = submission.prompt;
+  if (policy) {
+    record.prompt = prune::to_words(*policy);
+  } else if (!step) {
+    record.prompt = submission.prompt;
+  }
   record.params = std::move(params);
   record.seed = resolved.seed ? *resolved.seed : fresh_seed();
   record.submitted_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
                             std::chrono::system_clock::now().time_since_epoch())
                             .count();
-  record.prompt_tokens = static_cast<std::uint32_t>(prompt.ids.size());
+  record.prompt_tokens = static_cast<std::uint32_t>(
+      policy ? tokens_read_again(policy->method, history->ids.size()) : prompt.ids.size());
   return record;
 }
 

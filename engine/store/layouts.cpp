@@ -239,7 +239,7 @@ Result<JobRecord> decode_job(ByteSpan bytes, const std::string& what) {
   JobRecord job;
   job.state = in.id<StateId>();
   job.name = in.text();
-  job.kind = take_enum(in, JobKind::kStep);
+  job.kind = take_enum(in, JobKind::kPrune);
   job.status = take_enum(in, JobStatus::kCanceled);
   job.prompt = in.text();
   job.params = take_params(in);
@@ -356,6 +356,8 @@ std::string_view name_of(JobKind kind) {
       return "ask";
     case JobKind::kStep:
       return "step";
+    case JobKind::kPrune:
+      return "prune";
   }
   return "?";
 }

@@ -102,6 +102,9 @@ struct VersionRecord {
   ContentDigest root;          // over blocks' digests, fingerprint and shapes, see digests.h
 };
 
+// Some layer that keeps every position lacks some, as pruning leaves it.
+bool has_gaps(const VersionRecord& version);
+
 struct StateRecord {
   StateId parent;  // none: directly under states/
   std::string name;
@@ -118,7 +121,7 @@ struct StateRecord {
 };
 
 // On disk: never renumber.
-enum class JobKind : std::uint8_t { kFeed = 0, kContinue = 1, kAsk = 2, kStep = 3 };
+enum class JobKind : std::uint8_t { kFeed = 0, kContinue = 1, kAsk = 2, kStep = 3, kPrune = 4 };
 enum class JobStatus : std::uint8_t {
   kQueued = 0,
   kRunning = 1,
@@ -146,7 +149,7 @@ struct JobRecord {
   std::string name;  // the spooled file's, or "step-17"
   JobKind kind = JobKind::kFeed;
   JobStatus status = JobStatus::kQueued;
-  std::string prompt;                         // bytes as they were spooled
+  std::string prompt;                         // bytes as they were spooled; kPrune: the policy
   std::map<std::string, std::string> params;  // all of them, resolved at submission
   std::uint64_t seed = 0;
   VersionId base;  // the version it runs on, set when it starts; held (referenced)
@@ -160,7 +163,7 @@ struct JobRecord {
   std::uint32_t recomputed_tokens = 0;  // of the base: read again, since that was sooner
   std::uint32_t milliseconds = 0;       // of running
   JobTimes times;
-  std::string finish;  // "stop", "length", "canceled"
+  std::string finish;  // "stop", "length", "canceled"; kPrune: what became of the state
   std::string error;   // "what: why; what to do"
 };
 

@@ -132,7 +132,7 @@ Status parse_origin(const json::object& object, VersionRecord& version) {
        {Origin::kComputed, Origin::kImported, Origin::kEdited, Origin::kPruned, Origin::kLossy}) {
     if (kind != name_of(known)) continue;
     version.origin = known;
-    origin.erase("kind");
+    origin.stable_erase("kind");  // the others stay in order
     if (!origin.empty()) version.origin_detail = json::serialize(origin);
     return {};
   }

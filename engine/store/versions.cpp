@@ -103,6 +103,16 @@ Status put_record(TransactionScope& scope, VersionId id, const VersionRecord& ve
 
 }  // namespace
 
+bool has_gaps(const VersionRecord& version) {
+  for (std::size_t i = 0; i < version.layers.size(); ++i) {
+    if (version.layers[i].kept < kBlockTokens) continue;
+    for (const std::uint32_t length : version.extents[i].lengths) {
+      if (length != version.n_tokens) return true;
+    }
+  }
+  return false;
+}
+
 Result<VersionRecord> read_version(const Txn& txn, VersionId id) {
   KVFS_ASSIGN(const auto bytes, txn.get(Table::kVersions, key_of(id)));
   if (!bytes) return fail(ErrorCode::kNotFound, name_of(id), "it has been dropped");

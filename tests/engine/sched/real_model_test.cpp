@@ -2,9 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
-#include <cstdlib>
 
-#include "tests/engine/sched/house.h"
+#include "tests/engine/sched/real_house.h"
 
 namespace kvfs::sched::test {
 namespace {
@@ -14,27 +13,7 @@ constexpr const char* kText =
     "seen: the phases of the moon, a comet, the slow wandering of the planets. When he died, his "
     "daughter went on with the book, and after her nobody did.";
 
-std::filesystem::path model_path() {
-  if (const char* path = std::getenv("KVFS_MODEL")) return path;
-  return std::filesystem::path(KVFS_DEPS_DIR) / "models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
-
-// One model for all tests: it takes a second to load.
-class RealModel : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    ASSERT_TRUE(std::filesystem::exists(model_path()))
-        << "no model at " << model_path() << ": run scripts/setup, or set KVFS_MODEL";
-    house_ = std::make_unique<House>(model_path());
-  }
-  static void TearDownTestSuite() { house_.reset(); }
-  static std::unique_ptr<House> house_;
-
-  static ParamMap raw(int max_tokens) {
-    return {{"template", "raw"}, {"temperature", "0"}, {"max_tokens", std::to_string(max_tokens)}};
-  }
-};
-std::unique_ptr<House> RealModel::house_;
+using RealModel = RealHouse;
 
 TEST_F(RealModel, FeedTwiceEqualsFeedOnce) {
   std::string text;

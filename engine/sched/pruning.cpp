@@ -1,0 +1,251 @@
+#include "engine/sched/pruning.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <utility>
+
+#include "engine/prune/choose.h"
+#include "engine/prune/rules.h"
+
+namespace kvfs::sched {
+namespace {
+
+namespace json = boost::json;
+
+tl::unexpected<Error> refuse(const prune::Policy& policy, ErrorCode code, std::string why,
+                             std::string way_out) {
+  return fail(code, "prune by " + std::string(prune::name_of(policy.method)), std::move(why),
+              std::move(way_out));
+}
+
+const prune::Amount* amount_of(const prune::Method& method) {
+  return std::visit(
+      [](const auto& rule) -> const prune::Amount* {
+        if constexpr (std::is_base_of_v<prune::ByAmount, std::decay_t<decltype(rule)>>) {
+          return &rule.keep;
+        } else {
+          return nullptr;
+        }
+      },
+      method);
+}
+
+json::object parse_detail(const std::string& detail) {
+  boost::system::error_code error;
+  json::value value = json::parse(detail.empty() ? "{}" : detail, error);
+  return error || !value.is_object() ? json::object() : std::move(value.get_object());
+}
+
+json::string plain(std::string_view text) { return json::string(text.data(), text.size()); }
+
+struct TopBudget {
+  int layers;
+  std::int64_t entries;
+
+  std::int64_t operator()(const prune::Pyramid& rule) const {
+    return prune::budget_of(rule, {.index = layers - 1, .count = layers});
+  }
+  std::int64_t operator()(const prune::PyramidKv& rule) const {
+    const prune::LayerPlace top{.index = layers - 1, .count = layers};
+    return rule.window + prune::budget_of(rule, static_cast<int>(entries), top);
+  }
+  std::int64_t operator()(const prune::ByWindow& rule) const { return rule.capacity; }
+  std::int64_t operator()(const prune::KeepLast& rule) const {
+    return std::int64_t{rule.n} + rule.sinks;
+  }
+  std::int64_t operator()(const prune::ByAmount& rule) const { return rule.keep.of(entries); }
+  std::int64_t operator()(const prune::Drop&) const { return entries; }
+};
+
+class Measure {
+ public:
+  explicit Measure(const model::ModelInfo& info) : info_(info) {}
+
+  void layer(std::size_t index, std::span<const std::size_t> heads) {
+    std::uint64_t entries = 0;
+    for (const std::size_t count : heads) entries += count;
+    const LayerShape& shape = info_.layers[index];
+    lengths_.bytes +=
+        entries * (std::uint64_t{shape.key_width} + shape.value_width) * size_of(info_.kv_dtype);
+    lengths_.of_layers.push_back(
+        static_cast<std::uint32_t>((entries + heads.size() / 2) / heads.size()));
+  }
+  Lengths take() { return std::move(lengths_); }
+
+ private:
+  const model::ModelInfo& info_;
+  Lengths lengths_;
+};
+
+template <class Heads>
+std::vector<std::size_t> sizes_of(const Heads& heads) {
+  std::vector<std::size_t> sizes;
+  for (const auto& head : heads) sizes.push_back(head.size());
+  return sizes;
+}
+
+std::string range_of(const Lengths& lengths) {
+  const auto bottom = lengths.of_layers.front(), top = lengths.of_layers.back();
+  return bottom == top ? std::to_string(bottom) : fmt::format("{} … {}", bottom, top);
+}
+
+}  // namespace
+
+Result<prune::Policy> read_policy(std::string_view words) {
+  KVFS_ASSIGN(prune::Policy policy, prune::parse_policy(words));
+  if (policy.compact) {
+    return refuse(policy, ErrorCode::kUnsupported, "kept keys cannot be moved to other positions",
+                  "leave positions=compact out: they keep their own");
+  }
+  return policy;
+}
+
+Result<std::optional<prune::Policy>> read_running_policy(std::string_view words) {
+  if (words == "off") return std::nullopt;
+  KVFS_ASSIGN(prune::Policy policy, read_policy(words));
+  if (prune::reads_the_text(policy.method)) {
+    return refuse(policy, ErrorCode::kInvalid, "it reads the whole text again each time",
+                  "take pyramid, or prune the saved state");
+  }
+  if (std::holds_alternative<prune::Drop>(policy.method)) {
+    return refuse(policy, ErrorCode::kInvalid, "a span is dropped once", "prune the saved state");
+  }
+  if (const auto* amount = amount_of(policy.method); amount != nullptr && amount->is_share) {
+    return refuse(policy, ErrorCode::kInvalid, "a share would be taken of what is left each time",
+                  "give a count, such as keep=512");
+  }
+  return policy;
+}
+
+std::size_t tokens_read_again(const prune::Method& method, std::size_t tokens) {
+  if (prune::reads_the_text(method)) return tokens;
+  return std::min(tokens, static_cast<std::size_t>(prune::window_of(method)));
+}
+
+std::string reading_words(const prune::Method& method, std::size_t tokens) {
+  const std::size_t again = tokens_read_again(method, tokens);
+  if (again == 0) return {};
+  if (again == tokens) return fmt::format("reads all of its {} tokens again first", tokens);
+  if (again == 1) return "reads the last token again first";
+  return fmt::format("reads the last {} of {} tokens again first", again, tokens);
+}
+
+Status check_prunes(const prune::Policy& policy, const model::ModelInfo& model) {
+  if (model.prunes) return {};
+  return refuse(policy, ErrorCode::kUnsupported,
+                "model " + model.name + " cannot drop single entries on this device yet",
+                "prune states of models with attention only, on the CPU");
+}
+
+Status check_prunable(const prune::Policy& policy, const model::ModelInfo& model,
+                      const History& history) {
+  KVFS_TRY(check_prunes(policy, model));
+  const std::size_t tokens = history.ids.size();
+  if (tokens == 0) {
+    return refuse(policy, ErrorCode::kInvalid, "the state is empty, nothing would stay",
+                  "feed it first");
+  }
+  const auto again = static_cast<std::ptrdiff_t>(tokens_read_again(policy.method, tokens));
+  if (std::any_of(history.ids.end() - again, history.ids.end(),
+                  [](TokenId id) { return id < 0; })) {
+    return refuse(policy, ErrorCode::kInvalid,
+                  "it has to read tokens again, and those of this state are not known",
+                  "take a method that reads none: keep_last, knorm");
+  }
+  const auto* drop = std::get_if<prune::Drop>(&policy.method);
+  if (drop != nullptr && std::cmp_greater_equal(drop->from, tokens)) {
+    return refuse(policy, ErrorCode::kInvalid,
+                  "the state has " + std::to_string(tokens) + " tokens, there is nothing from " +
+                      std::to_string(drop->from) + " on",
+                  "name positions that it has");
+  }
+  return {};
+}
+
+Refreshing refreshing_of(const prune::Method& method) {
+  const prune::Pyramid defaults;
+  const auto* own = std::get_if<prune::Pyramid>(&method);
+  const prune::Pyramid& rule = own != nullptr ? *own : defaults;
+  return {.every = static_cast<std::uint64_t>(rule.refresh),
+          .start = static_cast<std::size_t>(rule.start)};
+}
+
+Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
+                              const prune::Policy& policy, std::span<const TokenId> ids) {
+  const auto again = ids.last(tokens_read_again(policy.method, ids.size()));
+  KVFS_ASSIGN(const prune::Observation seen, on.residency.with_room([&] {
+    return on.model->observe(sequence, prune::needs_of(policy.method), again);
+  }));
+  KVFS_ASSIGN(const prune::Kept kept, prune::choose(policy.method, seen));
+  Measure before(on.model->info()), after(on.model->info());
+  Pruned out;
+  for (std::size_t layer = 0; layer < kept.size(); ++layer) {
+    const auto had = sizes_of(seen[layer].positions), stays = sizes_of(kept[layer]);
+    out.dropped |= had != stays;
+    before.layer(layer, had);
+    after.layer(layer, stays);
+  }
+  out.before = before.take();
+  out.after = after.take();
+  const std::int64_t there = out.before.of_layers.back();
+  const std::int64_t budget =
+      std::visit(TopBudget{static_cast<int>(kept.size()), there}, policy.method);
+  out.top_budget = static_cast<std::uint32_t>(std::min(budget, there));
+  if (out.dropped) {
+    KVFS_TRY(on.residency.with_room([&] { return on.model->prune(sequence, kept); }));
+  }
+  return out;
+}
+
+std::string summary(const Pruned& pruned) {
+  if (!pruned.dropped) return "nothing to drop of " + range_of(pruned.before) + " entries a layer";
+  return fmt::format("{} to {} entries a layer, {:.1f} to {:.1f} MB", range_of(pruned.before),
+                     range_of(pruned.after), static_cast<double>(pruned.before.bytes) / 1e6,
+                     static_cast<double>(pruned.after.bytes) / 1e6);
+}
+
+// --- what a version says
+// ----------------------------------------------------------------------------
+
+std::string pruned_detail(const store::VersionRecord& base, const prune::Policy& policy,
+                          bool while_generating) {
+  const json::string method = plain(prune::name_of(policy.method));
+  const std::string words = prune::to_words(policy);
+  const json::string parameters =
+      plain(std::string_view(words).substr(std::min(method.size() + 1, words.size())));
+  json::object earlier = parse_detail(base.origin_detail);
+  const bool same = while_generating && base.origin == store::Origin::kPruned &&
+                    earlier["method"] == method && earlier["parameters"] == parameters;
+  if (same) return base.origin_detail;
+  json::object out{{"method", method}, {"parameters", parameters}};
+  if (!base.blocks.empty()) out["parent"] = plain(base.root.hex());
+  if (base.origin != store::Origin::kComputed) {
+    json::object before{{"kind", plain(store::name_of(base.origin))}};
+    earlier.stable_erase("generated");
+    for (const auto& [key, value] : earlier) before[key] = value;
+    out["before"] = std::move(before);
+  }
+  return json::serialize(out);
+}
+
+std::string with_generated(const std::string& detail, std::uint64_t tokens) {
+  json::object out = parse_detail(detail);
+  out["generated"] = tokens;
+  return json::serialize(out);
+}
+
+std::uint64_t generated_in(const History& history) {
+  if (history.version.origin == store::Origin::kPruned) {
+    const json::object detail = parse_detail(history.version.origin_detail);
+    boost::system::error_code error;
+    const json::value* said = detail.if_contains("generated");
+    const auto count = said == nullptr ? 0 : said->to_number<std::uint64_t>(error);
+    if (said != nullptr && !error) return count;
+  }
+  return static_cast<std::uint64_t>(
+      std::ranges::count(history.tokens, TokenPath::kGenerated, &store::BlockToken::path));
+}
+
+}  // namespace kvfs::sched

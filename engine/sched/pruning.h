@@ -1,0 +1,66 @@
+// Pruning as jobs do it: a policy in words, checked against a state; carried out on a sequence; and
+// what a version says of how it came to be.
+//
+// prune_sequence: engine thread; the rest is pure, any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/prune/policy.h"
+#include "engine/sched/history.h"
+#include "engine/sched/loaded_models.h"
+
+namespace kvfs::sched {
+
+// Of ctl, `kvfs prune` and HTTP.
+Result<prune::Policy> read_policy(std::string_view words);
+// Of params/prune; nothing for "off". kInvalid: it cannot be applied again and again while tokens
+// are generated.
+Result<std::optional<prune::Policy>> read_running_policy(std::string_view words);
+
+// That the model can do it at all.
+Status check_prunes(const prune::Policy& policy, const model::ModelInfo& model);
+// What can be known before the state is on the device.
+Status check_prunable(const prune::Policy& policy, const model::ModelInfo& model,
+                      const History& history);
+// Of a state of so many tokens, the last ones that go through the model again first.
+std::size_t tokens_read_again(const prune::Method& method, std::size_t tokens);
+// "reads the last 64 of 4000 tokens again first"; empty: none is read.
+std::string reading_words(const prune::Method& method, std::size_t tokens);
+
+struct Refreshing {          // while generating
+  std::uint64_t every = 16;  // tokens between two prunings
+  std::size_t start = 256;   // entries of the bottom layer before the first
+};
+Refreshing refreshing_of(const prune::Method& method);
+
+struct Lengths {                         // of a cache
+  std::vector<std::uint32_t> of_layers;  // from the bottom; where heads differ, their mean
+  std::uint64_t bytes = 0;
+};
+struct Pruned {
+  Lengths before, after;
+  std::uint32_t top_budget = 0;  // what the policy wanted of the top layer; a union may exceed it
+  bool dropped = false;          // false: everything stayed, the sequence was not touched
+};
+// ids: all tokens of the sequence.
+Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
+                              const prune::Policy& policy, std::span<const TokenId> ids);
+std::string summary(const Pruned& pruned);  // "4000 to 640 … 128 entries, 184.3 to 29.1 MB"
+
+// What state.json says of a pruned version beside its kind: method, parameters, the parent's root
+// and, where that one was not just computed, its origin as "before". The same policy once more,
+// while generating, is the same pruning still.
+std::string pruned_detail(const store::VersionRecord& base, const prune::Policy& policy,
+                          bool while_generating);
+// Tokens that a state had generated, as a pruned version's detail carries it: where the next
+// refresh falls, also in a copy, whose tokens do not tell how they came to be.
+std::string with_generated(const std::string& detail, std::uint64_t tokens);
+std::uint64_t generated_in(const History& history);
+
+}  // namespace kvfs::sched
