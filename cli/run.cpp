@@ -37,6 +37,7 @@ constexpr std::array kVerbs{
     VerbEntry{"ask", "ask a state, which stays as it was", make_ask},
     VerbEntry{"continue", "ask a state, which remembers prompt and reply", make_continue},
     VerbEntry{"step", "let a state go on for some tokens", make_step},
+    VerbEntry{"prune", "let a state keep a part of its KV", make_prune},
     VerbEntry{"cancel", "end a job", make_cancel},
 };
 

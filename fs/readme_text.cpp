@@ -22,6 +22,7 @@ costs nothing but the new words.
     status             one line a job, newest first: `JOB running ...`, `JOB done ...`, `JOB error: ...`
     params/            one value a file: temperature, max_tokens, seed, stop, model, template, ...
     ctl                commands, one a line: `step N` goes on for N tokens, `cancel JOB`,
+                       `prune METHOD k=v ...` keeps a part of its keys and values,
                        `rollback N` keeps the first N tokens, `pin` and `unpin`
     .snap/NAME         mkdir keeps what the state knows now, rmdir drops that; it is not listed
     state.json         what it is                      (these four: once it has read something)

@@ -21,6 +21,7 @@ std::unique_ptr<Verb> make_models();
 std::unique_ptr<Verb> make_mount();
 std::unique_ptr<Verb> make_mv();
 std::unique_ptr<Verb> make_new();
+std::unique_ptr<Verb> make_prune();
 std::unique_ptr<Verb> make_rm();
 std::unique_ptr<Verb> make_rollback();
 std::unique_ptr<Verb> make_set();

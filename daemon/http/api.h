@@ -26,6 +26,7 @@
 //                                       empty state what the owner's other states hold of it is
 //                                       found
 //   POST   /v1/states/PATH/step         {"n"?: tokens, …}
+//   POST   /v1/states/PATH/prune        {"policy": "pyramid window=160 bottom=640", …}
 //   POST   /v1/states/PATH/cancel       {"job"}
 //   GET    /v1/states/PATH/jobs         {"jobs":[…]}, newest first
 //
@@ -67,6 +68,7 @@ Answering post_feed(Services& services, Call call);
 Answering post_ask(Services& services, Call call);
 Answering post_continue(Services& services, Call call);
 Answering post_step(Services& services, Call call);
+Answering post_prune(Services& services, Call call);
 Answering post_cancel(Services& services, Call call);
 Answering get_jobs(Services& services, Call call);
 

@@ -1,4 +1,4 @@
-// Jobs: feed, ask, continue, step, cancel and their list.
+// Jobs: feed, ask, continue, step, prune, cancel and their list.
 #include <charconv>
 
 #include <boost/json/array.hpp>
@@ -50,8 +50,13 @@ Result<Order> read_order(Services& services, const Call& call, JobKind kind) {
   submission.kind = kind;
   KVFS_ASSIGN(submission.state, sched::resolve(services.store, call.captures.at(0)));
   KVFS_ASSIGN(const json::object body, call.json());
-  KVFS_TRY(only_fields(body, {"prompt", "messages", "params", "name", "n", "progress", "wait"}));
-  KVFS_ASSIGN(submission.prompt, text_field(body, "prompt"));
+  const bool prune = kind == JobKind::kPrune;
+  if (prune) {
+    KVFS_TRY(only_fields(body, {"policy", "name", "progress", "wait"}));
+  } else {
+    KVFS_TRY(only_fields(body, {"prompt", "messages", "params", "name", "n", "progress", "wait"}));
+  }
+  KVFS_ASSIGN(submission.prompt, text_field(body, prune ? "policy" : "prompt"));
   KVFS_ASSIGN(submission.name, text_field(body, "name"));
   KVFS_ASSIGN(submission.overrides, params_field(body));
   if (const json::value* messages = body.if_contains("messages")) {
@@ -148,6 +153,9 @@ Answering post_continue(Services& services, Call call) {
 }
 Answering post_step(Services& services, Call call) {
   co_return co_await run_job(services, call, JobKind::kStep);
+}
+Answering post_prune(Services& services, Call call) {
+  co_return co_await run_job(services, call, JobKind::kPrune);
 }
 Answering post_cancel(Services& services, Call call) { co_return cancel_job(services, call); }
 Answering get_jobs(Services& services, Call call) { co_return list_jobs(services, call); }

@@ -8,6 +8,7 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
+#include <boost/json/value_from.hpp>
 
 #include "engine/sched/verbs.h"
 #include "engine/store/views.h"
@@ -72,6 +73,18 @@ json::object times_json(const store::JobTimes& times) {
           {"save", times.save}};
 }
 
+json::array refreshes_json(const std::vector<sched::Refresh>& refreshes) {
+  json::array out;
+  for (const sched::Refresh& refresh : refreshes) {
+    out.push_back(json::object{{"step", refresh.step},
+                               {"text", refresh.text},
+                               {"lengths", json::value_from(refresh.lengths)},
+                               {"top_budget", refresh.top_budget},
+                               {"kv_bytes", refresh.kv_bytes}});
+  }
+  return out;
+}
+
 }  // namespace
 
 json::object change_json(const store::Change& change) {
@@ -118,6 +131,7 @@ json::object job_json(const sched::JobView& job) {
     out["tokens_per_second"] = std::round(job.tokens_per_second * 10) / 10;
   }
   if (job.reading) out["read_tokens"] = job.read_tokens;
+  if (!job.refreshes.empty()) out["refreshes"] = refreshes_json(job.refreshes);
   if (!record.finish.empty()) out["finish"] = record.finish;
   if (!record.error.empty()) out["error"] = record.error;
   return out;

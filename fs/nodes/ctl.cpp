@@ -40,6 +40,17 @@ void step(Context& context, StateId state, const std::string& argument, Done don
                                  });
 }
 
+void prune(Context& context, StateId state, const std::string& argument, Done done) {
+  context.scheduler.submit_async({.state = state,
+                                  .kind = store::JobKind::kPrune,
+                                  .name = {},
+                                  .prompt = argument,
+                                  .overrides = {}},
+                                 [done = std::move(done)](const Result<JobId>& id) {
+                                   done(id ? Status() : Status(fail(id.error())));
+                                 });
+}
+
 void cancel(Context& context, StateId state, const std::string& argument, Done done) {
   if (argument.empty()) return done(wrong("cancel", "it wants a job's name", "see status"));
   context.chores.post([&context, state, argument, done = std::move(done)] {
@@ -65,8 +76,8 @@ struct Command {
   void (*run)(Context&, StateId, const std::string&, Done);
 };
 constexpr std::array kCommands = {
-    Command{"step", step},     Command{"cancel", cancel},    Command{"rollback", roll_back},
-    Command{"pin", pin<true>}, Command{"unpin", pin<false>},
+    Command{"step", step},          Command{"cancel", cancel}, Command{"prune", prune},
+    Command{"rollback", roll_back}, Command{"pin", pin<true>}, Command{"unpin", pin<false>},
 };
 
 std::string trimmed(std::string_view text) {
@@ -93,8 +104,9 @@ void run_line(Context& context, StateId state, std::string_view raw, Done done) 
     return command.run(context, state, trimmed(std::string_view(line).substr(space)),
                        std::move(noted));
   }
-  noted(wrong(line, "there is no such command",
-              "use step N, cancel JOB, rollback N, rollback @SNAPSHOT, pin or unpin"));
+  noted(wrong(
+      line, "there is no such command",
+      "use step N, cancel JOB, prune METHOD k=v…, rollback N, rollback @SNAPSHOT, pin or unpin"));
 }
 
 // The lines of one write, one after the other. Owned by the callback of the line under way.

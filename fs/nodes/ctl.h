@@ -1,6 +1,6 @@
-// ctl: commands, one a line: `step N`, `cancel JOB`, `rollback N` (or @SNAPSHOT), `pin`, `unpin`.
-// Each complete line is accepted or refused by the write that completes it; what is left without a
-// newline, by the close. Reads as empty.
+// ctl: commands, one a line: `step N`, `cancel JOB`, `prune METHOD k=v…`, `rollback N` (or
+// @SNAPSHOT), `pin`, `unpin`. Each complete line is accepted or refused by the write that completes
+// it; what is left without a newline, by the close. Reads as empty.
 #pragma once
 
 #include "fs/context.h"

@@ -24,8 +24,7 @@ std::string jobs_of(Context& context, StateId state) {
       text += refusal->subject + " error: " + refusal->message + "\n";
       ++refusal;
     }
-    text += sched::status_line(job);
-    if (!text.ends_with('\n')) text += '\n';
+    text += sched::status_lines(job);
   }
   for (; refusal != refusals.end(); ++refusal) {
     text += refusal->subject + " error: " + refusal->message + "\n";

@@ -1,0 +1,199 @@
+"""Pruned states are states: saved, killed, resumed, forked, copied out and in; what they take up."""
+
+import errno
+import json
+import os
+import subprocess
+import unittest
+
+import numpy as np
+
+from harness import Daemon, ENGLISH, fingerprint
+
+# The full measure: KVFS_PRUNE_TOKENS=4000.
+TOKENS = int(os.environ.get("KVFS_PRUNE_TOKENS", "900"))
+PYRAMID = ("pyramid window=160 bottom=640 top=128" if TOKENS >= 4000
+           else "pyramid window=32 bottom=160 top=48")
+WORDS = ENGLISH.split()
+
+
+def document(state):
+    return json.loads((state / "state.json").read_text())
+
+
+def bytes_by_lengths(facts):
+    """KV bytes that state.json's lengths say."""
+    size = {"BF16": 2, "F16": 2, "F32": 4}[facts["dtype"]]
+    return sum(sum(layer.get("lengths", [layer.get("length", 0)] * layer["kv_heads"]))
+               * (layer["key_width"] + layer["value_width"]) * size for layer in facts["layers"])
+
+
+def tensors(path):
+    """A safetensors file's arrays; bf16 as the u16 it is stored in."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    kinds = {"BF16": "<u2", "F32": "<f4", "I32": "<i4"}
+    out = {}
+    for name, entry in json.loads(raw[8:8 + size]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        out[name] = np.frombuffer(raw[8 + size + begin:8 + size + end],
+                                  kinds[entry["dtype"]]).reshape(entry["shape"])
+    return out
+
+
+class Pruning(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon()
+        cls.addClassCleanup(cls.daemon.close)
+        cls.daemon.start()
+        words = WORDS * (TOKENS // len(WORDS) + 1)
+        cls.full = cls.daemon.make("full", template="raw", temperature=0, max_tokens=12)
+        cls.daemon.run(cls.full, "feed", " ".join(words[:TOKENS * 2 // 3]))
+        cls.read = len(np.load(cls.full / "tokens.npy"))
+
+    def fork(self, name):
+        (self.full / name).mkdir()
+        return self.full / name
+
+    def prune(self, state, policy):
+        """By ctl; returns the status line, which must say done."""
+        (state / "ctl").write_text(f"prune {policy}\n")
+        job = (state / "status").read_text().split()[0]
+        line = self.daemon.wait_done(state, job)
+        self.assertEqual(line.split()[1], "done", line)
+        return line
+
+    def test_a_ragged_state_survives_kill_fork_and_copies_with_the_same_words(self):
+        d = self.daemon
+        stays, leaves = self.fork("stays"), self.fork("leaves")
+        for state in (stays, leaves):
+            self.prune(state, "adakv capacity=96 window=16")
+        self.assertEqual(fingerprint(stays), fingerprint(leaves))
+        self.assertEqual((stays / "text").read_bytes(), (self.full / "text").read_bytes())
+        self.assertEqual(len(np.load(stays / "tokens.npy")), self.read)
+        facts = document(stays)
+        self.assertEqual(facts["origin"]["kind"], "pruned")
+        self.assertEqual(facts["origin"]["method"], "adakv")
+        self.assertEqual(facts["origin"]["parent"], document(self.full)["root"])
+        self.assertEqual(facts["next_pos"], self.read)
+
+        ragged = next(i for i, layer in enumerate(facts["layers"]) if "lengths" in layer)
+        layer = tensors(stays / f"kv/layer-{ragged:03}.safetensors")
+        full = tensors(self.full / f"kv/layer-{ragged:03}.safetensors")
+        lengths = facts["layers"][ragged]["lengths"]
+        np.testing.assert_array_equal(layer["head_offsets"], np.cumsum([0] + lengths))
+        for head, begin in enumerate(layer["head_offsets"][:-1]):
+            kept = layer["positions"][begin:begin + lengths[head]]
+            self.assertTrue((np.diff(kept) > 0).all())
+            for name in ("key", "value"):
+                np.testing.assert_array_equal(layer[name][begin:begin + lengths[head]],
+                                              full[name][0, head, kept])
+
+        d.run(stays, "continue", " And then", "c")
+        then = fingerprint(stays), d.reply(stays, "c")
+        out = d.directory / "out"
+        subprocess.run(["cp", "-a", leaves, out], check=True)
+        subprocess.run(["cp", "-a", out, d.states / "back"], check=True)
+        self.assertEqual(fingerprint(d.states / "back"), fingerprint(leaves))
+        (leaves / "branch").mkdir()
+        d.kill()
+        d.start()
+        for state in (leaves, leaves / "branch", d.states / "back"):
+            d.run(state, "continue", " And then", "c")
+            self.assertEqual(then, (fingerprint(state), d.reply(state, "c")), state.name)
+        # What was generated since goes on being saved and restored.
+        subprocess.run(["cp", "-a", leaves, d.directory / "later"], check=True)
+        d.step(stays, 4)
+        subprocess.run(["cp", "-a", d.directory / "later", d.states / "later"], check=True)
+        d.kill()
+        d.start()
+        d.step(d.states / "later", 4)
+        self.assertEqual(fingerprint(stays), fingerprint(d.states / "later"))
+
+    def test_it_takes_up_what_its_lengths_say(self):
+        d = self.daemon
+        state = self.fork("small")
+        (state / "params/codec").write_text("raw\n")
+        (state / "params/max_tokens").write_text("1\n")
+        before = d.counter("bytes_stored")
+        line = self.prune(state, PYRAMID)
+        wanted = bytes_by_lengths(document(state))
+        stored = d.counter("bytes_stored") - before
+        d.kill()
+        d.start()
+        d.run(state, "ask", " And", "q")
+        held = d.counter("kv_bytes_on_device")
+        full = bytes_by_lengths(document(self.full))
+        print(f"{line}\nlengths say {wanted}, stored {stored}, held {held}, full {full}")
+        self.assertLess(wanted, full / 2)
+        # Exactly, but for blocks that are whole in some layer: those are stored once for both.
+        self.assertLessEqual(stored, wanted)
+        self.assertGreater(stored, wanted * (0.97 if TOKENS >= 4000 else 0.8))
+        self.assertLess(abs(held / wanted - 1), 0.03 if TOKENS >= 4000 else 0.1)
+
+    def test_the_verb_and_the_files_say_the_same(self):
+        d = self.daemon
+        by_ctl, by_verb = self.fork("by-ctl"), self.fork("by-verb")
+        self.prune(by_ctl, "snapkv capacity=96 window=16")
+        said = d.kvfs("prune", "full/by-verb", "snapkv", "capacity=96", "window=16").stdout
+        self.assertRegex(said, r"reads the last 16 of \d+ tokens again first\n"
+                               r"\d+ to 96 entries a layer, [\d.]+ to [\d.]+ MB\n")
+        self.assertEqual(fingerprint(by_ctl), fingerprint(by_verb))
+
+    def test_keeping_all_changes_nothing(self):
+        state = self.fork("kept")
+        before = fingerprint(state)
+        self.assertIn("nothing to drop", self.prune(state, "keep_last n=1000000"))
+        self.assertEqual(fingerprint(state), before)
+
+    def test_while_generating_each_refresh_has_a_line_and_a_copy_goes_on_alike(self):
+        d = self.daemon
+        whole, part = self.fork("whole"), self.fork("part")
+        for state in (whole, part):
+            (state / "params/prune").write_text(
+                "pyramid window=8 bottom=96 top=24 refresh=8 start=64\n")
+            (state / "params/max_tokens").write_text("20\n")
+        d.run(whole, "continue", " And then", "c")
+        (part / "params/max_tokens").write_text("13\n")
+        d.run(part, "continue", " And then", "c")
+        lines = [line for line in (whole / "status").read_text().splitlines()
+                 if line.startswith("c pruned at ")]
+        self.assertEqual([line.split()[3] for line in lines], ["16", "8"])
+        self.assertRegex(lines[0], r' lengths (\d+,){29}\d+ top \d+/24 [\d.]+ MB$')
+        subprocess.run(["cp", "-a", part, d.directory / "part"], check=True)
+        subprocess.run(["cp", "-a", d.directory / "part", d.states / "part"], check=True)
+        d.kill()
+        d.start()
+        d.step(d.states / "part", 7)
+        self.assertEqual(fingerprint(d.states / "part"), fingerprint(whole))
+
+    def test_wrong_words_are_refused_at_once_and_change_nothing(self):
+        state = self.fork("wrong")
+        before = fingerprint(state)
+        for words in ("prune best", "prune", "prune pyramid window=500 bottom=100 top=50",
+                      "prune keep_last n=-1", "prune knorm keep=nan", "prune knorm keep=0",
+                      "prune knorm keep=1.5", "prune keep_last positions=compact",
+                      "prune keep_last depth=3"):
+            with self.assertRaises(OSError, msg=words) as caught:
+                (state / "ctl").write_text(words + "\n")
+            self.assertIn(caught.exception.errno, (errno.EINVAL, errno.EOPNOTSUPP), words)
+            self.assertRegex((state / "status").read_text(), r"^ctl error: .+: .+")
+        with self.assertRaises(OSError):
+            (state / "params/prune").write_text("pyramid refresh=0\n")
+        empty = self.daemon.make("empty")
+        with self.assertRaises(OSError):
+            (empty / "ctl").write_text("prune knorm\n")
+        (state / "params/max_tokens").write_text("200\n")
+        (state / "ask/long").write_text(" And then")
+        with self.assertRaises(OSError) as caught:
+            (state / "ctl").write_text("prune knorm\n")
+        self.assertEqual(caught.exception.errno, errno.EBUSY)
+        (state / "ctl").write_text("cancel long\n")
+        self.assertEqual(fingerprint(state), before)
+
+
+if __name__ == "__main__":
+    unittest.main()
