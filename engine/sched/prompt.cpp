@@ -154,6 +154,11 @@ Status check_model(const model::ModelCard& card, const JobParams& params, const 
                 "start the daemon with the --compute mode that made the state, or feed its text to "
                 "a new state");
   }
+  if (!card.info.prunes && store::has_gaps(history.version)) {
+    return fail(ErrorCode::kUnsupported, what,
+                "the state was pruned, and it cannot go on from that on this device yet",
+                "start the daemon with --device cpu");
+  }
   return {};
 }
 

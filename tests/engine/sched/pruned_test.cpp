@@ -16,9 +16,9 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-std::string story(const std::string& title) {
+std::string story(const std::string& title = "") {
   std::string text = title;
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 26; ++i) {
     text += " Night " + std::to_string(i) + ": the keeper saw " + std::to_string(i * 37 % 11) +
             " stars fall behind the hill, and wrote it down.";
   }
@@ -30,9 +30,10 @@ class PrunedState : public RealHouse {
   Outcome prune(StateId state, const std::string& words) {
     return house_->run(state, store::JobKind::kPrune, words);
   }
-  StateId fed(const std::string& name, const ParamMap& params = raw(24)) {
+  StateId fed(const std::string& name, const ParamMap& params = raw(24),
+              const std::string& title = "") {
     const StateId state = house_->make(name, params);
-    house_->feed(state, story(name));  // of its own: nothing is shared with other tests
+    house_->feed(state, story(title));
     return state;
   }
   StateId fork(StateId of, const std::string& name) { return house_->make(name, {}, of); }
@@ -89,6 +90,8 @@ TEST_F(PrunedState, SavedAndRestoredItGoesOnAsIfItHadStayed) {
     house_->step(leaves, 5);
     EXPECT_EQ(house_->files(stays), house_->files(leaves));
     EXPECT_EQ(house_->files(stays), house_->files(branches[i]));
+    // On the device it takes over what the other brought there.
+    EXPECT_EQ(house_->ask(stays, " So").text, house_->ask(leaves, " So").text);
     EXPECT_EQ(house_->version(stays).origin_detail, house_->version(leaves).origin_detail);
   }
   expect_sound();
@@ -104,7 +107,7 @@ TEST_F(PrunedState, WhatKeepsEverythingChangesNothing) {
 }
 
 TEST_F(PrunedState, WhatWasDroppedIsFreedAndASnapshotBringsItBack) {
-  const StateId state = fed("freed", {{"template", "raw"}, {"codec", "raw"}});
+  const StateId state = fed("freed", raw(4), "Shared with none.");
   const auto full = house_->files(state);
   const StateId kept = snapshot(state, "v1");
   prune(state, "keep_last n=64 sinks=4");
@@ -192,8 +195,7 @@ ParamMap pruning(int max_tokens) {
 }
 
 TEST_F(PrunedState, AReplyInTwoPartsIsPrunedAsOneAtAStretch) {
-  const StateId whole = fed("whole", pruning(45)), parts = house_->make("parts", pruning(45));
-  house_->feed(parts, story("whole"));
+  const StateId whole = fed("whole", pruning(45)), parts = fed("parts", pruning(45));
   const auto said = house_->go_on(whole, " Then");
   const auto first = house_->go_on(parts, " Then", {{"max_tokens", "23"}});
   house_->reopen();

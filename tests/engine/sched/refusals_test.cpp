@@ -88,6 +88,21 @@ TEST(Refused, StepsOfAnEmptyStateAreRefused) {
   EXPECT_EQ(house.scheduler().check(what).error().code, ErrorCode::kInvalid);
 }
 
+TEST(Refused, AModelThatCannotPruneSaysSo) {
+  FakeControls controls;
+  House house(controls);
+  const StateId state = house.make("s");
+  house.feed(state, "x");
+  for (const auto& what :
+       {house.submission(state, JobKind::kPrune, "keep_last n=1"),
+        house.submission(state, JobKind::kContinue, "y", {{"prune", "keep_last n=1"}})}) {
+    const Status refused = house.scheduler().check(what);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+    EXPECT_THAT(refused.error().message(), HasSubstr("on the CPU"));
+  }
+}
+
 TEST(Refused, ALiveNameIsTaken) {
   FakeControls controls;
   controls.slice_delay_us = 100'000;

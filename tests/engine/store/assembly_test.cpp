@@ -237,6 +237,24 @@ TEST_F(AssemblyTest, HeadsThatHoldDifferentPositionsComeBack) {
   expect_round_trip({block});
 }
 
+TEST_F(AssemblyTest, WhatAPrunedStateSaysOfItselfComesBackByteForByte) {
+  VersionRecord version = model.version({});
+  version.extents.assign(version.layers.size(), {.lengths = {}});
+  for (std::size_t i = 0; i < version.layers.size(); ++i)
+    version.extents[i].lengths.assign(version.layers[i].kv_heads, 1);
+  version.n_tokens = 1;
+  version.next_pos = 1;
+  version.origin = Origin::kPruned;
+  version.origin_detail =
+      R"({"method":"knorm","parameters":"keep=0.5","parent":"00","before":{"kind":"edited"}})";
+  const std::string json = json_of(*store, version);
+  const auto document = parse_state_json(json);
+  ASSERT_TRUE(document) << document.error().message();
+  EXPECT_EQ(document->version.origin_detail, version.origin_detail);
+  EXPECT_EQ(json_of(*store, document->version).substr(0, json.find("\"root\"")),
+            json.substr(0, json.find("\"root\"")));
+}
+
 TEST_F(AssemblyTest, AByteThatDiffersGivesAnotherRoot) {
   const VersionRecord version = version_of_blocks({model.block(1, 0, 30)});
   StateFiles files = files_of(version);
