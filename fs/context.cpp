@@ -20,4 +20,8 @@ Context::Context(store::Store& the_store, sched::Scheduler& the_scheduler,
       started_ns(now_ns()),
       versions(the_store) {}
 
+void reach_disk(Context& context, std::function<void(Status)> done) {
+  context.store.write_async([](store::WriteTransaction&) { return Status(); }, std::move(done));
+}
+
 }  // namespace kvfs::fs

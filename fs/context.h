@@ -56,7 +56,7 @@ struct Context : std::enable_shared_from_this<Context> {
   Refusals refusals;
   VersionCache versions;
   Staging staging;
-  OpenFiles files;    // users'
+  OpenFiles files;  // users'
   Arrivals arrivals;
   Incoming incoming;  // bundles
   Notifier notifier;  // of new versions alone: `done` waits for it
@@ -65,5 +65,8 @@ struct Context : std::enable_shared_from_this<Context> {
   Chores arriving;  // of copies: what reads them whole
   Chores chores;    // last: their chores use the rest
 };
+
+// Answers when whatever was answered before is on disk.
+void reach_disk(Context& context, std::function<void(Status)> done);
 
 }  // namespace kvfs::fs

@@ -74,6 +74,12 @@ void opendir(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
   if (fuse_reply_open(request, file) != 0) session.take(file->fh);
 }
 
+// What was made, renamed and removed in it before.
+void fsyncdir(fuse_req_t request, fuse_ino_t /*ino*/, int /*data_only*/, fuse_file_info* /*file*/) {
+  reach_disk(session_of(request).context(),
+             [answer = later(request)](const Status& status) { answer->status(status); });
+}
+
 void releasedir(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
   session_of(request).take(file->fh);
   fuse_reply_err(request, 0);
@@ -278,6 +284,7 @@ void fill_directory_operations(fuse_lowlevel_ops& table) {
   table.lookup = lookup;
   table.opendir = opendir;
   table.releasedir = releasedir;
+  table.fsyncdir = fsyncdir;
   table.readdir = readdir;
   table.readdirplus = readdirplus;
   table.mkdir = mkdir;

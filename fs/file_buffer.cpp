@@ -29,7 +29,7 @@ const store::FilePiece* find(const store::FileWrite& write, std::uint64_t number
 }  // namespace
 
 FileBuffer::FileBuffer(Context& context, FileId id, store::FileNode node)
-    : context_(context), id_(id), node_(std::move(node)) {}
+    : context_(context), id_(id), node_(std::move(node)), stored_size_(node_.size) {}
 
 FileBuffer::~FileBuffer() {
   context_.files.count(-static_cast<std::int64_t>(dirty_bytes_));
@@ -241,6 +241,8 @@ void FileBuffer::replaced(store::FileNode node) {
   const std::lock_guard lock(mutex_);
   forget_dirty(0);
   node_ = std::move(node);
+  stored_size_ = node_.size;
+  soon_ = true;
   cut_ = kNever;
   changed_ = false;
   source_.reset();
@@ -264,6 +266,17 @@ void FileBuffer::sync(Done done) {
   done({});
 }
 
+void FileBuffer::reach_disk(Done done) {
+  sync([self = shared_from_this(), done = std::move(done)](const Status& status) {
+    const bool soon = [&] {
+      const std::lock_guard lock(self->mutex_);
+      return self->soon_;
+    }();
+    if (!status || !soon) return done(status);
+    fs::reach_disk(self->context_, done);
+  });
+}
+
 void FileBuffer::start_flush() {
   auto write = std::make_shared<store::FileWrite>();  // with the writer and, for readers, here
   write->node = node_;
@@ -274,17 +287,19 @@ void FileBuffer::start_flush() {
   changed_ = false;
   waiting_now_ = std::exchange(waiting_next_, {});
   flushing_ = write;
-  context_.store.write_async(
-      [id = id_, write](store::WriteTransaction& tx) { return tx.write_node(id, *write); },
-      [self = shared_from_this(), alive = context_.alive()](const Status& status) {
-        self->flush_ended(status);
-      },
-      flushing_bytes_);
+  soon_ = write->pieces.empty() && write->keep_below == kNever && node_.size == stored_size_;
+  auto body = [id = id_, write](store::WriteTransaction& tx) { return tx.write_node(id, *write); };
+  auto ended = [self = shared_from_this(), alive = context_.alive()](const Status& status) {
+    self->flush_ended(status);
+  };
+  if (soon_) return context_.store.write_soon(std::move(body), std::move(ended));
+  context_.store.write_async(std::move(body), std::move(ended), flushing_bytes_);
 }
 
 FileBuffer::Waiters FileBuffer::flushed(const Status& status) {
   const auto written = std::exchange(flushing_, nullptr);
   context_.files.count(-static_cast<std::int64_t>(std::exchange(flushing_bytes_, 0)));
+  if (status) stored_size_ = written->node.size;
   if (!status) {  // it is here again, below what was written since
     for (const store::FilePiece& piece : written->pieces) {
       if (piece.number >= cut_ || !dirty_.try_emplace(piece.number, piece.bytes).second) continue;

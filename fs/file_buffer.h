@@ -1,6 +1,7 @@
 // A user's file while somebody has it open: what was written and is not on disk yet, over what is.
 // Written pieces go to the store as they come, so memory is bounded; sync() answers when all that
-// was written before it is on disk, which close and fsync wait for.
+// was written before it is on disk, which close and fsync wait for. What are no contents (times,
+// owner, its birth) is known to the store then, and on disk soon; fsync waits for that, too.
 //
 // Any thread; its lock is held during short reads of the store and for no call to anybody else.
 // Failure: what could not be stored (a full disk) stays here and is tried again at the next sync;
@@ -37,6 +38,7 @@ class FileBuffer : public std::enable_shared_from_this<FileBuffer> {
   Status resize(std::uint64_t size);
   Status change(const Changes& changes);
   void sync(Done done);
+  void reach_disk(Done done);  // with all that is no contents
   Result<std::optional<std::uint64_t>> seek(std::uint64_t offset, bool data);
   void writer(int more);  // one that has not closed it yet, or one less
   bool being_written() const;
@@ -63,6 +65,8 @@ class FileBuffer : public std::enable_shared_from_this<FileBuffer> {
   mutable std::mutex mutex_;  // guards everything below
   store::FileNode node_;
   bool changed_ = false;                  // node_, and not on its way
+  bool soon_ = true;                      // the store may know it and have it on disk soon
+  std::uint64_t stored_size_;             // as the store knows it
   std::map<std::uint64_t, Bytes> dirty_;  // by number
   std::uint64_t dirty_bytes_ = 0;
   std::uint64_t cut_ = kNever;                        // below dirty_, pieces from here on are zeros
@@ -70,7 +74,7 @@ class FileBuffer : public std::enable_shared_from_this<FileBuffer> {
   std::uint64_t flushing_bytes_ = 0;
   Waiters waiting_now_, waiting_next_;  // for the flush under way, for the one after it
   int writers_ = 0;
-  bool timer_ = false;                  // a flush is due in a while
+  bool timer_ = false;  // a flush is due in a while
   std::shared_ptr<store::FileView> source_;
 
   static constexpr std::uint64_t kNever = ~std::uint64_t{0};

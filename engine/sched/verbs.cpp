@@ -43,29 +43,32 @@ store::StateRecord new_record(StateId parent, std::string_view name, const Owner
   return record;
 }
 
-// Makes the record's state inside the writer; origin: the state it is a fork of.
+// Makes the record's state inside the writer; origin: the state it is a fork of. What is a name and
+// nothing else is on disk soon.
 void create(store::Store& store, store::StateRecord record, StateId origin,
             std::function<void(Result<StateId>)> done) {
   const auto id = std::make_shared<StateId>();  // with the two callbacks
-  store.write_async(
-      [record = std::move(record), origin, id](store::WriteTransaction& tx) -> Status {
-        auto made = record;
-        if (origin) {
-          KVFS_ASSIGN(const auto source, tx.state(origin));
-          if (source.snapshot && made.parent == origin) {
-            return fail(ErrorCode::kPermission, "state " + made.name,
-                        "a snapshot is read-only, nothing can be made in it",
-                        "fork it to another place");
-          }
-          made.version = source.version;
-          made.params.insert(source.params.begin(), source.params.end());
-        }
-        KVFS_ASSIGN(*id, tx.create_state(made));
-        return origin ? tx.copy_nodes(origin, *id) : Status();
-      },
-      [id, done = std::move(done)](Status written) {
-        done(written ? Result<StateId>(*id) : fail(written.error()));
-      });
+  const bool bare = !origin && record.params.empty();
+  auto body = [record = std::move(record), origin, id](store::WriteTransaction& tx) -> Status {
+    auto made = record;
+    if (origin) {
+      KVFS_ASSIGN(const auto source, tx.state(origin));
+      if (source.snapshot && made.parent == origin) {
+        return fail(ErrorCode::kPermission, "state " + made.name,
+                    "a snapshot is read-only, nothing can be made in it",
+                    "fork it to another place");
+      }
+      made.version = source.version;
+      made.params.insert(source.params.begin(), source.params.end());
+    }
+    KVFS_ASSIGN(*id, tx.create_state(made));
+    return origin ? tx.copy_nodes(origin, *id) : Status();
+  };
+  auto made = [id, done = std::move(done)](const Status& written) {
+    done(written ? Result<StateId>(*id) : fail(written.error()));
+  };
+  if (bare) return store.write_soon(std::move(body), std::move(made));
+  store.write_async(std::move(body), std::move(made));
 }
 
 }  // namespace
@@ -154,26 +157,26 @@ void rename_state(store::Store& store, StateId state, StateId new_parent, std::s
 }
 
 void set_param(store::Store& store, StateId state, std::string_view name, std::string_view value,
-               std::function<void(Status)> done, std::int64_t changed_ns) {
+               std::function<void(Status)> done, std::int64_t changed_ns, bool soon) {
   auto kept = check_param(name, value);
   if (!kept) return done(fail(kept.error()));
-  store.write_async(
-      [state, name = std::string(name), kept = *std::move(kept),
-       changed_ns](store::WriteTransaction& tx) -> Status {
-        KVFS_ASSIGN(auto record, tx.state(state));
-        if (record.snapshot) {
-          return fail(ErrorCode::kPermission, "parameter " + name, "a snapshot is read-only",
-                      "fork it");
-        }
-        if (kept.empty()) {
-          record.params.erase(name);
-        } else {
-          record.params[name] = kept;
-        }
-        record.changed_ns = changed_ns != 0 ? changed_ns : now_ns();
-        return tx.update_state(state, record);
-      },
-      std::move(done));
+  auto body = [state, name = std::string(name), kept = *std::move(kept),
+               changed_ns](store::WriteTransaction& tx) -> Status {
+    KVFS_ASSIGN(auto record, tx.state(state));
+    if (record.snapshot) {
+      return fail(ErrorCode::kPermission, "parameter " + name, "a snapshot is read-only",
+                  "fork it");
+    }
+    if (kept.empty()) {
+      record.params.erase(name);
+    } else {
+      record.params[name] = kept;
+    }
+    record.changed_ns = changed_ns != 0 ? changed_ns : now_ns();
+    return tx.update_state(state, record);
+  };
+  if (soon) return store.write_soon(std::move(body), std::move(done));
+  store.write_async(std::move(body), std::move(done));
 }
 
 bool is_data_path(std::string_view path) {

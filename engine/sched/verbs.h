@@ -37,9 +37,10 @@ void remove_state(store::Store& store, Scheduler& scheduler, StateId state,
                   std::function<void(Status)> done);
 void rename_state(store::Store& store, StateId state, StateId new_parent, std::string_view new_name,
                   std::function<void(Status)> done);
-// Checked first; an empty value restores the default. changed_ns: of the state, 0: now.
+// Checked first; an empty value restores the default. changed_ns: of the state, 0: now. soon: as
+// Store::write_soon().
 void set_param(store::Store& store, StateId state, std::string_view name, std::string_view value,
-               std::function<void(Status)> done, std::int64_t changed_ns = 0);
+               std::function<void(Status)> done, std::int64_t changed_ns = 0, bool soon = false);
 
 // Whether a state under parent may have that name.
 Status check_state_name(StateId parent, std::string_view name);

@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <compare>
 #include <string>
 #include <utility>
 
@@ -79,6 +81,11 @@ bool out_of_space(MDB_env* env) {
          (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size + kLittle);
 }
 
+// As LMDB orders keys: by bytes, the shorter one first.
+std::strong_ordering compare(ByteSpan a, ByteSpan b) {
+  return std::lexicographical_compare_three_way(a.begin(), a.end(), b.begin(), b.end());
+}
+
 std::string on_table(const char* verb, Table table) {
   return std::string(verb) + " the store's table " + kTableNames[static_cast<int>(table)];
 }
@@ -88,16 +95,22 @@ std::string on_table(const char* verb, Table table) {
 // --- Txn ----------------------------------------------------------------------------------------
 
 Txn::Txn(Txn&& other) noexcept
-    : env_(other.env_), txn_(std::exchange(other.txn_, nullptr)), tables_(other.tables_) {}
+    : env_(other.env_),
+      txn_(std::exchange(other.txn_, nullptr)),
+      tables_(other.tables_),
+      touched_(other.touched_),
+      overlay_(std::move(other.overlay_)) {}
 
 Txn::~Txn() {
   if (txn_) mdb_txn_abort(txn_);
 }
 
-Result<Txn> Txn::begin_nested() {
+Result<Txn> Txn::begin_nested(TouchedKeys* touched) {
   MDB_txn* txn = nullptr;
   if (int rc = mdb_txn_begin(env_, txn_, 0, &txn)) return failed(rc, "begin a transaction");
-  return Txn(env_, txn, tables_);
+  Txn nested(env_, txn, tables_);
+  nested.touched_ = touched;
+  return nested;
 }
 
 Status Txn::commit() {
@@ -108,6 +121,12 @@ Status Txn::commit() {
 }
 
 Result<std::optional<ByteSpan>> Txn::get(Table table, ByteSpan key) const {
+  if (overlay_) {
+    const Overlay::Rows& rows = overlay_->of(table);
+    if (const auto it = rows.find(key); it != rows.end()) {
+      return it->second ? std::optional<ByteSpan>(*it->second) : std::nullopt;
+    }
+  }
   MDB_val k = as_val(key), v{};
   const int rc = mdb_get(txn_, dbi(table), &k, &v);
   if (rc == MDB_NOTFOUND) return std::nullopt;
@@ -116,12 +135,14 @@ Result<std::optional<ByteSpan>> Txn::get(Table table, ByteSpan key) const {
 }
 
 Status Txn::put(Table table, ByteSpan key, ByteSpan value) {
+  touch(table, key);
   MDB_val k = as_val(key), v = as_val(value);
   if (int rc = mdb_put(txn_, dbi(table), &k, &v, 0)) return failed(rc, on_table("write", table));
   return {};
 }
 
 Result<MutableByteSpan> Txn::reserve(Table table, ByteSpan key, std::size_t n) {
+  touch(table, key);
   MDB_val k = as_val(key), v{n, nullptr};
   if (int rc = mdb_put(txn_, dbi(table), &k, &v, MDB_RESERVE)) {
     return failed(rc, on_table("write", table));
@@ -130,6 +151,7 @@ Result<MutableByteSpan> Txn::reserve(Table table, ByteSpan key, std::size_t n) {
 }
 
 Result<bool> Txn::erase(Table table, ByteSpan key) {
+  touch(table, key);
   MDB_val k = as_val(key);
   const int rc = mdb_del(txn_, dbi(table), &k, nullptr);
   if (rc == MDB_NOTFOUND) return false;
@@ -137,10 +159,34 @@ Result<bool> Txn::erase(Table table, ByteSpan key) {
   return true;
 }
 
-Result<std::uint64_t> Txn::count(Table table) const {
-  MDB_stat stat{};
-  if (int rc = mdb_stat(txn_, dbi(table), &stat)) return failed(rc, on_table("count", table));
-  return stat.ms_entries;
+void Txn::touch(Table table, ByteSpan key) {
+  if (touched_ != nullptr) touched_->emplace_back(table, Bytes(key.begin(), key.end()));
+}
+
+Status Txn::read(const TouchedKeys& keys, Overlay& into) const {
+  into.base = mdb_txn_id(txn_) - 1;
+  for (const auto& [table, key] : keys) {
+    KVFS_ASSIGN(const auto value, get(table, key));
+    Overlay::Row& row = into.of(table)[key];
+    row.reset();
+    if (value) row.emplace(value->begin(), value->end());
+    into.bytes += key.size() + (value ? value->size() : 0);
+  }
+  return {};
+}
+
+Status Txn::apply(const Overlay& overlay) {
+  for (int i = 0; i < kTables; ++i) {
+    const auto table = static_cast<Table>(i);
+    for (const auto& [key, row] : overlay.of(table)) {
+      if (row) {
+        KVFS_TRY(put(table, key, *row));
+      } else {
+        KVFS_TRY(erase(table, key));
+      }
+    }
+  }
+  return {};
 }
 
 // --- Cursor -------------------------------------------------------------------------------------
@@ -150,31 +196,61 @@ Result<Cursor> Cursor::open(const Txn& txn, Table table) {
   if (int rc = mdb_cursor_open(txn.txn_, txn.dbi(table), &cursor)) {
     return failed(rc, on_table("read", table));
   }
-  return Cursor(cursor);
+  return Cursor(cursor, txn.overlay_ ? &txn.overlay_->of(table) : nullptr);
 }
 
-Cursor::Cursor(Cursor&& other) noexcept
-    : cursor_(std::exchange(other.cursor_, nullptr)), key_(other.key_), value_(other.value_) {}
+Cursor::Cursor(Cursor&& other) noexcept : Cursor(other) { other.cursor_ = nullptr; }
 
 Cursor::~Cursor() {
   if (cursor_) mdb_cursor_close(cursor_);
 }
 
 Result<bool> Cursor::seek(ByteSpan key) {
-  key_ = key;
-  return move(key.empty() ? MDB_FIRST : MDB_SET_RANGE);
+  KVFS_TRY(move(key.empty() ? MDB_FIRST : MDB_SET_RANGE, key));
+  if (rows_ != nullptr) row_ = rows_->lower_bound(key);
+  return settle();
 }
 
-Result<bool> Cursor::next() { return move(MDB_NEXT); }
+Result<bool> Cursor::next() {
+  if (on_lmdb_) KVFS_TRY(move(MDB_NEXT, {}));
+  if (on_row_) ++row_;
+  return settle();
+}
 
-Result<bool> Cursor::move(int operation) {
-  MDB_val k = as_val(key_), v{};
+// To the first of the two present rows, the overlay's where both have the key.
+Result<bool> Cursor::settle() {
+  for (;;) {
+    const bool more = rows_ != nullptr && row_ != rows_->end();
+    on_row_ = on_lmdb_ = false;
+    if (!more && !there_) return false;
+    const auto order = !more     ? std::strong_ordering::greater
+                       : !there_ ? std::strong_ordering::less
+                                 : compare(row_->first, lmdb_key_);
+    on_row_ = order <= 0;
+    on_lmdb_ = order >= 0;
+    if (!on_row_) {
+      key_ = lmdb_key_;
+      value_ = lmdb_value_;
+      return true;
+    }
+    if (row_->second) {
+      key_ = row_->first;
+      value_ = *row_->second;
+      return true;
+    }
+    if (on_lmdb_) KVFS_TRY(move(MDB_NEXT, {}));
+    ++row_;
+  }
+}
+
+Status Cursor::move(int operation, ByteSpan key) {
+  MDB_val k = as_val(key), v{};
   const int rc = mdb_cursor_get(cursor_, &k, &v, static_cast<MDB_cursor_op>(operation));
-  if (rc == MDB_NOTFOUND) return false;
-  if (rc) return failed(rc, "walk a table of the store");
-  key_ = as_span(k);
-  value_ = as_span(v);
-  return true;
+  there_ = rc == 0;
+  if (rc != 0 && rc != MDB_NOTFOUND) return failed(rc, "walk a table of the store");
+  lmdb_key_ = there_ ? as_span(k) : ByteSpan();
+  lmdb_value_ = there_ ? as_span(v) : ByteSpan();
+  return {};
 }
 
 // --- Environment --------------------------------------------------------------------------------
@@ -215,9 +291,22 @@ Status Environment::open_tables() {
 }
 
 Result<Txn> Environment::begin_read() {
+  std::shared_ptr<const Overlay> overlay;
+  {
+    const std::lock_guard lock(mutex_);
+    overlay = overlay_;
+  }
   MDB_txn* txn = nullptr;
   if (int rc = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn)) return failed(rc, "read the store");
-  return Txn(env_, txn, tables_);
+  Txn out(env_, txn, tables_);
+  // Committed meanwhile: it is in the map, and what came after it, too.
+  if (overlay && mdb_txn_id(txn) == overlay->base) out.overlay_ = std::move(overlay);
+  return out;
+}
+
+void Environment::show(std::shared_ptr<const Overlay> overlay) {
+  const std::lock_guard lock(mutex_);
+  overlay_ = std::move(overlay);
 }
 
 Result<Txn> Environment::begin_write() {

@@ -3,15 +3,18 @@
 // Threads: an Environment may be shared; a Txn and its Cursors belong to one thread at a time, a
 // write Txn to the thread that began it. Spans that reads return point into the map and hold until
 // the Txn ends or, in a write Txn, until its next change. A Txn that is not committed is aborted.
+// A read Txn sees the last commit and, over it, the overlay that was shown when it began.
 // Failure: kNoSpace (disk or map full), kCorrupt, kBusy, kIo; after a failed write the Txn must go.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "codec/base/bytes.h"
+#include "engine/store/overlay.h"
 
 struct MDB_env;
 struct MDB_txn;
@@ -40,7 +43,6 @@ enum class Table : std::uint8_t {
   kPieces,           // PieceId → bytes
   kPieceReferences,  // PieceId → u32
 };
-inline constexpr int kTables = 18;
 
 class Txn {
  public:
@@ -49,7 +51,8 @@ class Txn {
   ~Txn();
 
   // A transaction inside this one: its changes join this one's at its commit or vanish.
-  Result<Txn> begin_nested();
+  // touched: takes the keys that it changes.
+  Result<Txn> begin_nested(TouchedKeys* touched = nullptr);
   Status commit();
 
   Result<std::optional<ByteSpan>> get(Table table, ByteSpan key) const;
@@ -57,11 +60,16 @@ class Txn {
   // Room for a value of n bytes, to be filled in before the next change.
   Result<MutableByteSpan> reserve(Table table, ByteSpan key, std::size_t n);
   Result<bool> erase(Table table, ByteSpan key);  // false: it was not there
-  Result<std::uint64_t> count(Table table) const;
+
+  // Of a write Txn: changes as rows. read() adds what is under the keys now, for readers of the
+  // commit below; apply() puts it back.
+  Status read(const TouchedKeys& keys, Overlay& into) const;
+  Status apply(const Overlay& overlay);
 
  private:
   friend class Environment;
   friend class Cursor;
+  void touch(Table table, ByteSpan key);
   Txn(MDB_env* env, MDB_txn* txn, const std::uint32_t* tables)
       : env_(env), txn_(txn), tables_(tables) {}
   std::uint32_t dbi(Table table) const { return tables_[static_cast<int>(table)]; }
@@ -69,9 +77,11 @@ class Txn {
   MDB_env* env_;
   MDB_txn* txn_;
   const std::uint32_t* tables_;
+  TouchedKeys* touched_ = nullptr;
+  std::shared_ptr<const Overlay> overlay_;  // shared with the environment and other readers
 };
 
-// Walks a table in byte order of keys. Must not outlive its Txn.
+// Walks a table in byte order of keys, the overlay's rows among LMDB's. Must not outlive its Txn.
 class Cursor {
  public:
   static Result<Cursor> open(const Txn& txn, Table table);
@@ -86,12 +96,18 @@ class Cursor {
   ByteSpan value() const { return value_; }
 
  private:
-  explicit Cursor(MDB_cursor* cursor) : cursor_(cursor) {}
-  Result<bool> move(int operation);
+  Cursor(MDB_cursor* cursor, const Overlay::Rows* rows) : cursor_(cursor), rows_(rows) {}
+  Cursor(const Cursor&) = default;
+  Status move(int operation, ByteSpan key);
+  Result<bool> settle();
 
   MDB_cursor* cursor_;
-  ByteSpan key_;
-  ByteSpan value_;
+  const Overlay::Rows* rows_;  // null: none
+  Overlay::Rows::const_iterator row_;
+  bool there_ = false;                     // LMDB's cursor is on a row
+  bool on_row_ = false, on_lmdb_ = false;  // what the present key is of; both: the row counts
+  ByteSpan lmdb_key_, lmdb_value_;
+  ByteSpan key_, value_;
 };
 
 class Environment {
@@ -106,12 +122,18 @@ class Environment {
   Result<Txn> begin_read();
   Result<Txn> begin_write();  // waits for the one that is open
 
+  // What the open write transaction has changed, for those who begin to read from now on, until it
+  // commits; null: nothing.
+  void show(std::shared_ptr<const Overlay> overlay);
+
  private:
   explicit Environment(MDB_env* env) : env_(env) {}
   Status open_tables();
 
   MDB_env* env_;
   std::uint32_t tables_[kTables] = {};
+  std::mutex mutex_;                        // guards overlay_
+  std::shared_ptr<const Overlay> overlay_;  // shared with readers
 };
 
 }  // namespace kvfs::store

@@ -72,8 +72,8 @@ struct Store::Impl {
     KVFS_ASSIGN(const Txn txn, environment->begin_read());
     return read(txn);
   }
-  void write(std::function<Status(WriteTransaction&)> body, Writer::Done done,
-             std::size_t weight = 0);
+  void write(std::function<Status(WriteTransaction&)> body, Writer::Done done, std::size_t weight,
+             Kept kept);
 
   // In order of construction; each uses those above it.
   StoreLock lock;
@@ -308,20 +308,26 @@ Status Store::write(const std::function<Status(WriteTransaction&)>& body) {
     return fail(ErrorCode::kInternal, "write to the store", "a write would wait for itself");
   }
   std::promise<Status> outcome;
-  impl_->write(body, [&](Status status) { outcome.set_value(std::move(status)); });
+  impl_->write(
+      body, [&](Status status) { outcome.set_value(std::move(status)); }, 0, Kept::kNow);
   return outcome.get_future().get();
 }
 
 void Store::write_async(std::function<Status(WriteTransaction&)> body,
                         std::function<void(Status)> done, std::size_t weight) {
-  impl_->write(std::move(body), std::move(done), weight);
+  impl_->write(std::move(body), std::move(done), weight, Kept::kNow);
+}
+
+void Store::write_soon(std::function<Status(WriteTransaction&)> body,
+                       std::function<void(Status)> done) {
+  impl_->write(std::move(body), std::move(done), 0, Kept::kSoon);
 }
 
 std::uint64_t Store::watch(Watcher watcher) { return impl_->watchers.add(std::move(watcher)); }
 void Store::unwatch(std::uint64_t watch) { impl_->watchers.remove(watch); }
 
 void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::Done done,
-                        std::size_t weight) {
+                        std::size_t weight, Kept kept) {
   struct Left {  // by the transaction, for after its commit
     std::vector<BlockId> orphans;
     std::vector<Change> changes;
@@ -345,7 +351,7 @@ void Store::Impl::write(std::function<Status(WriteTransaction&)> body, Writer::D
         }
         done(std::move(status));
       },
-      weight);
+      weight, kept);
 }
 
 Result<std::uint64_t> Store::collect() { return impl_->collector.collect(); }

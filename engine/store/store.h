@@ -4,12 +4,12 @@
 // transaction of its own and copies out, so no reader is ever open across a wait. All writes happen
 // on one writer thread: write() hands it a function and returns when the transaction that ran it is
 // on disk (several functions may share one commit); write_async() calls `done` from the writer
-// thread then. A function that returns an error leaves the store as it was, and the functions that
-// share its commit untouched. Neither it nor `done` may call write(), add_block() or collect():
-// they would wait for themselves, and get kInternal instead. Failure: kBusy (another daemon),
-// kCorrupt (names chunk or record), kNoSpace, kUnsupported (a store of a newer format), kIo.
-// Ownership: the Store owns the environment; destroy it after all users, which waits for the writes
-// that are queued. Never fork a process that has a Store open.
+// thread then, write_soon() before. A function that returns an error leaves the store as it was,
+// and the functions that share its commit untouched. Neither it nor `done` may call write(),
+// add_block() or collect(): they would wait for themselves, and get kInternal instead. Failure:
+// kBusy (another daemon), kCorrupt (names chunk or record), kNoSpace, kUnsupported (a store of a
+// newer format), kIo. Ownership: the Store owns the environment; destroy it after all users, which
+// waits for the writes that are queued. Never fork a process that has a Store open.
 #pragma once
 
 #include <cstdint>
@@ -124,6 +124,9 @@ class Store {
   // weight: about the bytes it will write, which bounds what shares its commit.
   void write_async(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done,
                    std::size_t weight = 0);
+  // `done` comes when every reader sees it; on disk it is 100 ms later, or with the next write()
+  // that ends well. A crash may take it back, never out of order.
+  void write_soon(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done);
 
   // From now on until unwatch(), which waits for a call that is running. Any thread but the writer's.
   std::uint64_t watch(Watcher watcher);

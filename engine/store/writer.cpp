@@ -2,11 +2,16 @@
 
 #include <exception>
 #include <future>
+#include <utility>
+
+#include "codec/base/log.h"
 
 namespace kvfs::store {
 namespace {
 
 constexpr std::size_t kGroupTasks = 64;
+constexpr std::size_t kShownBytes = std::size_t{64} << 10;  // of an overlay: each change copies it
+constexpr std::chrono::seconds kRetry{1};
 constexpr std::size_t kGroupBytes = std::size_t{64} << 20;  // well below where LMDB begins to spill
 
 // A body is others' code: what it throws must not end the process.
@@ -33,10 +38,10 @@ void Writer::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Writer::submit(Body body, Done done, std::size_t weight) {
+void Writer::submit(Body body, Done done, std::size_t weight, Kept kept) {
   {
     std::lock_guard lock(mutex_);
-    queue_.push_back({std::move(body), std::move(done), weight, {}});
+    queue_.push_back({std::move(body), std::move(done), weight, kept, {}});
   }
   wake_.notify_one();
 }
@@ -52,19 +57,33 @@ Status Writer::run(const Body& body, std::size_t weight) {
 }
 
 void Writer::loop() {
-  for (;;) {
-    std::deque<Task> group = take_group();
-    if (group.empty()) return;
+  for (Group group; take_group(group); group.clear()) {
+    // Those at the front that are to be kept soon; behind one that is kept now they join its
+    // commit.
+    while (!group.empty() && group.front().kept == Kept::kSoon &&
+           (!shown_ || shown_->bytes < kShownBytes)) {
+      run_early(group.front());
+      group.pop_front();
+    }
+    if (group.empty() && !(due_ && std::chrono::steady_clock::now() >= *due_)) continue;
     const Status committed = run_group(group);
+    if (!committed && due_) due_ = std::chrono::steady_clock::now() + kRetry;
     for (Task& task : group) task.done(task.status && !committed ? committed : task.status);
   }
+  Group none;
+  if (txn_ || shown_) (void)run_group(none);
 }
 
-// Waits for work; empty only when the writer is to stop and nothing is left.
-std::deque<Writer::Task> Writer::take_group() {
+// Waits for work, or until a commit is due. False: the writer is to stop and nothing is left.
+bool Writer::take_group(Group& group) {
   std::unique_lock lock(mutex_);
-  wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-  std::deque<Task> group;
+  const auto ready = [&] { return stop_ || !queue_.empty(); };
+  if (due_) {
+    wake_.wait_until(lock, *due_, ready);
+  } else {
+    wake_.wait(lock, ready);
+  }
+  if (stop_ && queue_.empty()) return false;
   std::size_t weight = 0;
   while (!queue_.empty() && group.size() < kGroupTasks) {
     weight += queue_.front().weight;
@@ -72,23 +91,65 @@ std::deque<Writer::Task> Writer::take_group() {
     group.push_back(std::move(queue_.front()));
     queue_.pop_front();
   }
-  return group;
+  return true;
 }
 
-Status Writer::run_group(std::deque<Task>& group) {
+Status Writer::open() {
+  if (txn_) return {};
   KVFS_ASSIGN(Txn txn, environment_.begin_write());
-  if (group.size() == 1) {  // nothing to protect: spare the nested transaction
+  if (shown_) KVFS_TRY(txn.apply(*shown_));
+  txn_.emplace(std::move(txn));
+  return {};
+}
+
+Status Writer::run_task(Task& task, TouchedKeys* touched) {
+  KVFS_ASSIGN(Txn nested, txn_->begin_nested(touched));
+  KVFS_TRY(call(task.body, nested));
+  return nested.commit();
+}
+
+void Writer::run_early(Task& task) {
+  TouchedKeys touched;
+  task.status = open();
+  if (task.status) task.status = run_task(task, &touched);
+  if (task.status) {
+    auto overlay = shown_ ? std::make_shared<Overlay>(*shown_) : std::make_shared<Overlay>();
+    task.status = txn_->read(touched, *overlay);
+    if (task.status) {
+      shown_ = std::move(overlay);
+      environment_.show(shown_);
+    }
+  }
+  if (!due_) due_ = std::chrono::steady_clock::now() + kSoonest;
+  task.done(std::move(task.status));
+}
+
+Status Writer::run_group(Group& group) {
+  const bool alone = group.size() == 1 && !txn_ && !shown_;  // nothing to protect: spare the nested
+  KVFS_TRY(open());
+  if (alone) {
     Task& task = group.front();
-    task.status = call(task.body, txn);
-    if (!task.status) return {};
-    return txn.commit();
+    task.status = call(task.body, *txn_);
+    if (task.status) return commit();
+    txn_.reset();
+    return {};
   }
-  for (Task& task : group) {
-    Result<Txn> nested = txn.begin_nested();
-    task.status = nested ? call(task.body, *nested) : Status(fail(nested.error()));
-    if (task.status) task.status = nested->commit();
+  for (Task& task : group) task.status = run_task(task, nullptr);
+  return commit();
+}
+
+Status Writer::commit() {
+  const Status status = txn_->commit();
+  txn_.reset();
+  due_.reset();
+  if (status) {
+    if (shown_) environment_.show(nullptr);
+    shown_ = nullptr;
+  } else if (shown_) {
+    KVFS_WARN("store: {}; it is tried again", status.error().message());
+    due_ = std::chrono::steady_clock::now();
   }
-  return txn.commit();
+  return status;
 }
 
 }  // namespace kvfs::store

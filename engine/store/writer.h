@@ -3,22 +3,31 @@
 //
 // Each of a group's bodies runs in a nested transaction, so one that fails leaves the others as
 // they are; a failed commit fails the whole group. `done` is called on the writer thread once the
-// group is on disk, or with the reason why not. The destructor stops it. Threads: submit and run
-// from any thread but the writer's own, where run() yields kInternal.
+// group is on disk, or with the reason why not; of what is submitted to be kept kSoon, once every
+// reader sees it. Its transaction stays open for kSoonest, and whatever is written meanwhile joins
+// it, in order. Should its commit fail, it is tried again: what readers saw stays. The destructor
+// stops it. Threads: submit and run from any thread but the writer's own, where run() yields
+// kInternal.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "engine/store/environment.h"
 
 namespace kvfs::store {
 
+enum class Kept { kNow, kSoon };  // on disk, when `done` is called
+
 class Writer {
  public:
+  static constexpr std::chrono::milliseconds kSoonest{100};
   using Body = std::function<Status(Txn&)>;
   using Done = std::function<void(Status)>;
 
@@ -30,7 +39,7 @@ class Writer {
   // Runs what is queued and ends the thread; nothing may be submitted afterwards.
   void stop();
   // weight: about the bytes it will write, which bounds a group.
-  void submit(Body body, Done done, std::size_t weight = 0);
+  void submit(Body body, Done done, std::size_t weight = 0, Kept kept = Kept::kNow);
   Status run(const Body& body, std::size_t weight = 0);
   bool on_writer_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 
@@ -39,17 +48,30 @@ class Writer {
     Body body;
     Done done;
     std::size_t weight;
+    Kept kept;
     Status status;
   };
+  using Group = std::deque<Task>;
   void loop();
-  std::deque<Task> take_group();
-  Status run_group(std::deque<Task>& group);
+  bool take_group(Group& group);
+  // Writer thread.
+  Status open();
+  void run_early(Task& task);
+  Status run_task(Task& task, TouchedKeys* touched);
+  Status run_group(Group& group);
+  Status commit();
 
   Environment& environment_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Task> queue_;  // guarded by mutex_
-  bool stop_ = false;       // guarded by mutex_
+  Group queue_;        // guarded by mutex_
+  bool stop_ = false;  // guarded by mutex_
+
+  // The writer thread's own.
+  std::optional<Txn> txn_;                // open: what is kept soon
+  std::shared_ptr<const Overlay> shown_;  // of it, or of one whose commit failed; null: nothing
+  std::optional<std::chrono::steady_clock::time_point> due_;  // its commit
+
   std::thread thread_;
 };
 

@@ -37,7 +37,7 @@ class CopiedHandle : public Handle {
     begin(true);
     return buffer_->resize(size);
   }
-  void sync(Done done) override { buffer_->sync(std::move(done)); }
+  void sync(Done done) override { buffer_->reach_disk(std::move(done)); }
 
   void flush(Done done) override {
     const bool wrote = end(false);
@@ -67,7 +67,7 @@ class CopiedHandle : public Handle {
     if (source_offset != offset || node.size != offset || !goes_on || end <= offset) {
       return done(fail(ErrorCode::kUnsupported, "sharing a file", "only whole ones are shared"));
     }
-    context_.store.write_async(
+    context_.store.write_soon(
         [id = buffer_->id(), source, end](store::WriteTransaction& tx) {
           return tx.set_source(id, source.version, source.part, end);
         },
@@ -142,7 +142,7 @@ std::shared_ptr<CopiedFile> staged_node(Context& context, StateId state, const s
 void stage(Context& context, StateId state, const std::string& path, store::FileNode node,
            std::optional<Beginning> from, Answer<FileId> done) {
   const auto id = std::make_shared<FileId>();  // with the two callbacks
-  context.store.write_async(
+  context.store.write_soon(
       [place = store::FilePlace{state, path, true}, node = std::move(node), from,
        id](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(const store::StateRecord record, tx.state(place.directory));

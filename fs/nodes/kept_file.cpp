@@ -14,6 +14,7 @@ namespace kvfs::fs {
 namespace {
 
 constexpr std::size_t kMostBytes = std::size_t{64} << 20;
+constexpr std::size_t kMostSoon = std::size_t{64} << 10;  // larger ones are on disk at once
 
 class KeepingHandle : public Handle {
  public:
@@ -59,6 +60,12 @@ class KeepingHandle : public Handle {
       text = text_;
     }
     keep(context_, state_, area_, name_, std::move(text), now_ns(), std::move(done));
+  }
+  void sync(Done done) override {
+    flush([alive = context_.alive(), done = std::move(done)](const Status& status) {
+      if (!status) return done(status);
+      reach_disk(*alive, done);
+    });
   }
 
  private:
@@ -107,12 +114,13 @@ void keep(Context& context, StateId state, store::FileArea area, const std::stri
   store::FileRecord file;
   file.changed_ns = modified_ns;
   file.content = std::move(content);
-  context.store.write_async(
-      [state, area, name, file = std::move(file)](store::WriteTransaction& tx) -> Status {
-        KVFS_TRY(tx.put_file(state, area, name, file));
-        return {};
-      },
-      std::move(done));
+  const bool small = file.content.size() <= kMostSoon;
+  auto body = [state, area, name, file = std::move(file)](store::WriteTransaction& tx) -> Status {
+    KVFS_TRY(tx.put_file(state, area, name, file));
+    return {};
+  };
+  if (small) return context.store.write_soon(std::move(body), std::move(done));
+  context.store.write_async(std::move(body), std::move(done));
 }
 
 std::unique_ptr<Handle> keeping_handle(Context& context, StateId state, store::FileArea area,

@@ -25,7 +25,7 @@ class KeptFile : public File {
   const std::string name_;
 };
 
-// Keeps it, durably.
+// Keeps it; on disk soon.
 void keep(Context& context, StateId state, store::FileArea area, const std::string& name,
           std::string content, std::int64_t modified_ns, Done done);
 

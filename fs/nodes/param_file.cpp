@@ -88,6 +88,13 @@ class ParamHandle : public Handle {
     set_param(context_, state_, name_, value, std::move(done));
   }
 
+  void sync(Done done) override {
+    flush([alive = context_.alive(), done = std::move(done)](const Status& status) {
+      if (!status) return done(status);
+      reach_disk(*alive, done);
+    });
+  }
+
   void release() override {  // `: > params/stop`
     const std::lock_guard lock(mutex_);
     if (emptied_ && !written_) set_param(context_, state_, name_, {}, [](const Status&) {});
@@ -182,7 +189,7 @@ void set_param(Context& context, StateId state, const std::string& name, const s
         }
         done(status);
       },
-      changed_ns);
+      changed_ns, true);
 }
 
 }  // namespace kvfs::fs

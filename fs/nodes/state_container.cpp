@@ -18,6 +18,13 @@ using Kind = store::NameEntry::Kind;
 constexpr std::size_t kPage = 1024;         // names a read transaction
 constexpr std::uint32_t kBirthMode = 0700;  // attention state reveals the prompt
 
+// Of what is staged alone they need not be on disk at once: the copy ends with what is.
+void change_names(Context& context, bool staged,
+                  std::function<Status(store::WriteTransaction&)> body, Done done) {
+  if (staged) return context.store.write_soon(std::move(body), std::move(done));
+  context.store.write_async(std::move(body), std::move(done));
+}
+
 }  // namespace
 
 Result<StateId> StateContainer::child(std::string_view name) {
@@ -102,18 +109,21 @@ Status StateContainer::check_file_name(const std::string& name) const {
               "choose another name");
 }
 
+// A new file is on disk soon, and with its first contents at the latest; a link is now.
 void StateContainer::create(const std::string& name, store::FileNode node, Answer<FileId> done) {
   if (const Status allowed = check_file_name(name); !allowed) return done(fail(allowed.error()));
   const auto id = std::make_shared<FileId>();  // with the two callbacks
-  context_.store.write_async(
-      [place = store::FilePlace{container_, name}, node = std::move(node),
-       id](store::WriteTransaction& tx) -> Status {
-        KVFS_ASSIGN(*id, tx.create_node(place, node));
-        return {};
-      },
-      [id, done = std::move(done)](const Status& status) {
-        done(status ? Result<FileId>(*id) : fail(status.error()));
-      });
+  const bool link = node.kind == store::FileKind::kSymlink;
+  auto body = [place = store::FilePlace{container_, name}, node = std::move(node),
+               id](store::WriteTransaction& tx) -> Status {
+    KVFS_ASSIGN(*id, tx.create_node(place, node));
+    return {};
+  };
+  auto made = [id, done = std::move(done)](const Status& status) {
+    done(status ? Result<FileId>(*id) : fail(status.error()));
+  };
+  if (link) return context_.store.write_async(std::move(body), std::move(made));
+  context_.store.write_soon(std::move(body), std::move(made));
 }
 
 void StateContainer::create_file(const std::string& name, const Creation& how,
@@ -181,7 +191,8 @@ void unlink_file(Context& context, Directory& from, const std::string& name, Don
   const auto place = from.file_place(name);
   if (!place) return done(fail(place.error()));
   const auto id = std::make_shared<FileId>();  // with the two callbacks
-  context.store.write_async(
+  change_names(
+      context, place->staged,
       [place = *place, id](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(*id, tx.unlink_node(place));
         return {};
@@ -198,8 +209,10 @@ void move_file(Context& context, Directory& from, const std::string& name, Direc
   const auto target = to.file_place(new_name);
   if (!source || !target) return done(fail(source ? target.error() : source.error()));
   const auto replaced = std::make_shared<std::optional<FileId>>();  // with the two callbacks
-  context.store.write_async(
-      [source = *source, target = *target, replace, replaced](store::WriteTransaction& tx) -> Status {
+  change_names(
+      context, source->staged && target->staged,
+      [source = *source, target = *target, replace,
+       replaced](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(*replaced, tx.move_node(source, target, replace));
         return {};
       },

@@ -31,7 +31,7 @@ class UserHandle : public Handle {
   }
   Status truncate(std::uint64_t size) override { return buffer_->resize(size); }
   void flush(Done done) override { buffer_->sync(std::move(done)); }
-  void sync(Done done) override { buffer_->sync(std::move(done)); }
+  void sync(Done done) override { buffer_->reach_disk(std::move(done)); }
   void release() override {  // a mapping's last pages come after the close
     buffer_->sync([buffer = buffer_](const Status&) {});
   }
