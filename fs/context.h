@@ -20,6 +20,7 @@
 #include "fs/hidden_names.h"
 #include "fs/incoming.h"
 #include "fs/inode.h"
+#include "fs/name_times.h"
 #include "fs/node_table.h"
 #include "fs/notifier.h"
 #include "fs/open_files.h"
@@ -53,6 +54,7 @@ struct Context : std::enable_shared_from_this<Context> {
   InoSource inos;
   NodeTable nodes;
   HiddenNames hidden;
+  NameTimes name_times;
   Refusals refusals;
   VersionCache versions;
   Staging staging;

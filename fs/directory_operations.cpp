@@ -12,6 +12,8 @@
 namespace kvfs::fs {
 namespace {
 
+constexpr std::size_t kMostName = 255;
+
 // An open directory: what was in it when its reading began.
 struct OpenDirectory : Opened {
   std::shared_ptr<Directory> directory;
@@ -51,7 +53,12 @@ Result<fuse_entry_param> look_up_any(Session& session, Directory& directory,
   return look_up(session.context(), directory, name);
 }
 
+// Whatever is made or renamed is looked up first.
 void lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
+  if (std::string_view(name).size() > kMostName) {
+    fuse_reply_err(request, ENAMETOOLONG);
+    return;
+  }
   const auto directory = find(request, parent);
   if (!directory) return;
   Session& session = session_of(request);

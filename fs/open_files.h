@@ -6,9 +6,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 #include "codec/base/ids.h"
 #include "codec/base/result.h"
@@ -25,7 +27,8 @@ class OpenFiles {
   // The buffer of a file, made where there is none. kNotFound: no name leads to it any more.
   Result<std::shared_ptr<FileBuffer>> get(Context& context, FileId id);
   std::shared_ptr<FileBuffer> find(FileId id) const;  // null: nobody has it open
-  void closed(FileId id);                             // its buffer is no more
+  std::vector<std::shared_ptr<FileBuffer>> all() const;
+  void closed(FileId id);  // its buffer is no more
   // No name leads to it since a moment: it goes now, or with the last that has it open.
   void unlinked(Context& context, FileId id);
 
@@ -41,5 +44,9 @@ class OpenFiles {
 
 // Drops a file that no name leads to.
 void reap(Context& context, FileId id);
+
+// Answers when the store has what was written into the files beside a state, be they open: a fork
+// or a snapshot begins with that.
+void store_files_of(Context& context, StateId state, std::function<void(Status)> done);
 
 }  // namespace kvfs::fs

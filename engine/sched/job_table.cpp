@@ -116,17 +116,25 @@ void JobTable::restore(JobId id, store::JobRecord record) {
   next_name_ = std::max(next_name_, id.value + 1);
 }
 
+Status JobTable::has_room(const std::string& name) const {
+  if (live_.size() < queue_limit_) return {};
+  return fail(ErrorCode::kAgain, what(name),
+              std::to_string(live_.size()) + " jobs are queued already",
+              "wait for some of them to finish");
+}
+
+Status JobTable::room(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  return has_room(name);
+}
+
 Result<JobTable::Reservation> JobTable::reserve(const store::JobRecord& record) {
   const std::lock_guard lock(mutex_);
   if (closed_.contains(record.state)) {
     return fail(ErrorCode::kNotFound, what(record.name), "its state is being removed");
   }
   if (record.kind == store::JobKind::kPrune) KVFS_TRY(check_idle(record.state));
-  if (live_.size() >= queue_limit_) {
-    return fail(ErrorCode::kAgain, what(record.name),
-                std::to_string(live_.size()) + " jobs are queued already",
-                "wait for some of them to finish");
-  }
+  KVFS_TRY(has_room(record.name));
   Reservation out;
   out.name = record.name;
   while (out.name.empty() || (record.name.empty() && latest(record.state, out.name) != nullptr)) {

@@ -68,6 +68,7 @@ class JobTable {
   // --- coming in --------------------------------------------------------------------------------
   void restore(JobId id, store::JobRecord record);  // at start, in ascending order of id
   Result<Reservation> reserve(const store::JobRecord& record);
+  Status room(const std::string& name) const;  // kAgain: the queue is full
   void admit(JobTicket ticket, JobId id, const store::JobRecord& record);
   void refuse(JobTicket ticket, const Error& why);  // its row could not be written
   void announce(StateId state, store::JobKind kind, const std::string& name);
@@ -127,6 +128,7 @@ class JobTable {
   const Job* look(JobTicket ticket) const;  // of live ones
   Job* find(JobTicket ticket) { return const_cast<Job*>(look(ticket)); }
   const Job* latest(StateId state, const std::string& name) const;
+  Status has_room(const std::string& name) const;  // with the lock held
   static std::vector<Job*> free_to_begin(Jobs& jobs);
   static JobView view_of(const Job& job);
   static Handed handed(const Job& job);

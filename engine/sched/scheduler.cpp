@@ -101,6 +101,7 @@ void Scheduler::set_listener(std::function<void(const Event&)> listener) {
 // -------------------------------------------------------------------------------------
 
 Status Scheduler::check(const Submission& submission) {
+  KVFS_TRY(impl_->table.room(submission.name));
   KVFS_TRY(examine(impl_->store, impl_->catalog, impl_->histories, impl_->known, submission,
                    impl_->table.busy(submission.state)));
   return {};

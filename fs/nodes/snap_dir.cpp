@@ -23,10 +23,15 @@ Result<std::vector<Entry>> SnapDir::list() {
 
 void SnapDir::make_directory(const std::string& name, const Caller& /*caller*/,
                              Answer<NodePtr> done) {
-  sched::take_snapshot(context().store, state(), name,
-                       [alive = context().alive(), done = std::move(done)](Result<StateId> made) {
+  store_files_of(context(), state(),
+                 [alive = context().alive(), of = state(), name,
+                  done = std::move(done)](const Status& stored) {
+                   if (!stored) return done(fail(stored.error()));
+                   sched::take_snapshot(
+                       alive->store, of, name, [alive, done](Result<StateId> made) {
                          done(made ? state_dir(*alive, *made) : fail(made.error()));
                        });
+                 });
 }
 
 void SnapDir::remove_directory(const std::string& name, Done done) {

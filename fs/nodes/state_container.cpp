@@ -18,9 +18,10 @@ using Kind = store::NameEntry::Kind;
 constexpr std::size_t kPage = 1024;         // names a read transaction
 constexpr std::uint32_t kBirthMode = 0700;  // attention state reveals the prompt
 
-// Of what is staged alone they need not be on disk at once: the copy ends with what is.
-void change_names(Context& context, bool staged,
-                  std::function<Status(store::WriteTransaction&)> body, Done done) {
+// A rename is how programs replace a file for good: it is on disk when it returns. Of what is
+// staged it need not be: the copy ends with what is.
+void move_names(Context& context, bool staged, std::function<Status(store::WriteTransaction&)> body,
+                Done done) {
   if (staged) return context.store.write_soon(std::move(body), std::move(done));
   context.store.write_async(std::move(body), std::move(done));
 }
@@ -65,14 +66,21 @@ Result<std::vector<Entry>> StateContainer::list() {
 
 void StateContainer::make_directory(const std::string& name, const Caller& caller,
                                     Answer<NodePtr> done) {
-  sched::create_state(context_.store, container_, name, {.uid = caller.uid, .gid = caller.gid},
-                      kBirthMode, {},
-                      [alive = context_.alive(), place = EntryPlace{ino(), name},
-                       done = std::move(done)](Result<StateId> state) {
-                        if (!state) return done(fail(state.error()));
-                        alive->background_notifier.attributes(place.directory);
-                        done(std::make_shared<StateDir>(*alive, *state, place, false));
-                      });
+  auto made = [alive = context_.alive(), place = EntryPlace{ino(), name},
+               done = std::move(done)](const Result<StateId>& state) {
+    if (!state) return done(fail(state.error()));
+    alive->name_times.changed(place.directory);
+    alive->background_notifier.attributes(place.directory);
+    done(std::make_shared<StateDir>(*alive, *state, place, false));
+  };
+  auto make = [alive = context_.alive(), parent = container_, name, caller,
+               made = std::move(made)](const Status& stored) {
+    if (!stored) return made(fail(stored.error()));
+    sched::create_state(alive->store, parent, name, {.uid = caller.uid, .gid = caller.gid},
+                        kBirthMode, {}, made);
+  };
+  if (!container_) return make({});
+  store_files_of(context_, container_, std::move(make));
 }
 
 void StateContainer::remove_directory(const std::string& name, Done done) {
@@ -94,6 +102,8 @@ void StateContainer::remove_directory(const std::string& name, Done done) {
                           alive->staging.remove(id);
                           alive->refusals.drop(id);
                           alive->arrivals.drop(id);
+                          alive->name_times.drop(ino_of(id, StatePart::kDirectory));
+                          alive->name_times.changed(directory);
                           alive->background_notifier.attributes(directory);
                         }
                         done(status);
@@ -119,7 +129,9 @@ void StateContainer::create(const std::string& name, store::FileNode node, Answe
     KVFS_ASSIGN(*id, tx.create_node(place, node));
     return {};
   };
-  auto made = [id, done = std::move(done)](const Status& status) {
+  auto made = [id, alive = context_.alive(), directory = ino(),
+               done = std::move(done)](const Status& status) {
+    if (status) alive->name_times.changed(directory);
     done(status ? Result<FileId>(*id) : fail(status.error()));
   };
   if (link) return context_.store.write_async(std::move(body), std::move(made));
@@ -179,7 +191,13 @@ void StateContainer::rename(const std::string& name, Directory& to, const std::s
   if (target == nullptr) {
     return done(fail(ErrorCode::kPermission, "moving " + name, "states live under states/"));
   }
-  sched::rename_state(context_.store, entry->state, target->container_, new_name, std::move(done));
+  sched::rename_state(context_.store, entry->state, target->container_, new_name,
+                      [alive = context_.alive(), old_directory = ino(), directory = target->ino(),
+                       done = std::move(done)](const Status& status) {
+                        if (status) alive->name_times.changed(old_directory);
+                        if (status) alive->name_times.changed(directory);
+                        done(status);
+                      });
 }
 
 void StateContainer::take(StateContainer& from, const std::string& name,
@@ -191,13 +209,14 @@ void unlink_file(Context& context, Directory& from, const std::string& name, Don
   const auto place = from.file_place(name);
   if (!place) return done(fail(place.error()));
   const auto id = std::make_shared<FileId>();  // with the two callbacks
-  change_names(
-      context, place->staged,
+  context.store.write_soon(
       [place = *place, id](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(*id, tx.unlink_node(place));
         return {};
       },
-      [alive = context.alive(), id, done = std::move(done)](const Status& status) {
+      [alive = context.alive(), id, directory = from.ino(),
+       done = std::move(done)](const Status& status) {
+        if (status) alive->name_times.changed(directory);
         if (status) alive->files.unlinked(*alive, *id);
         done(status);
       });
@@ -209,15 +228,18 @@ void move_file(Context& context, Directory& from, const std::string& name, Direc
   const auto target = to.file_place(new_name);
   if (!source || !target) return done(fail(source ? target.error() : source.error()));
   const auto replaced = std::make_shared<std::optional<FileId>>();  // with the two callbacks
-  change_names(
-      context, source->staged && target->staged,
+  const bool staged = source->staged && target->staged;
+  move_names(
+      context, staged,
       [source = *source, target = *target, replace,
        replaced](store::WriteTransaction& tx) -> Status {
         KVFS_ASSIGN(*replaced, tx.move_node(source, target, replace));
         return {};
       },
-      [alive = context.alive(), target = *target, replaced,
-       done = std::move(done)](const Status& status) {
+      [alive = context.alive(), target = *target, replaced, old_directory = from.ino(),
+       directory = to.ino(), done = std::move(done)](const Status& status) {
+        if (status) alive->name_times.changed(old_directory);
+        if (status) alive->name_times.changed(directory);
         if (status && *replaced) alive->files.unlinked(*alive, **replaced);
         if (!status || !target.staged || !sched::is_data_path(target.name)) return done(status);
         // The kernel holds the directory until this is answered.

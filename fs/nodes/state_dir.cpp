@@ -86,7 +86,8 @@ Result<Attributes> StateDir::attributes() {
                     .uid = record.uid,
                     .gid = record.gid,
                     .size = 0,
-                    .changed_ns = std::max(record.changed_ns, record.advanced_ns)};
+                    .changed_ns = context().name_times.at_least(
+                        ino(), std::max(record.changed_ns, record.advanced_ns))};
 }
 
 void StateDir::change(const Changes& changes, Done done) {

@@ -8,6 +8,7 @@ namespace kvfs::fs {
 Result<Attributes> StatesDir::attributes() {
   Attributes out = daemon_directory(context());
   out.mode = S_IFDIR | S_ISVTX | 0777;
+  out.changed_ns = context().name_times.at_least(ino(), out.changed_ns);
   return out;
 }
 
