@@ -193,6 +193,29 @@ TEST_F(UserFiles, AForkHasThemAndTheyPart) {
   EXPECT_EQ(read_file(state / "child/paper"), "short");
 }
 
+TEST_F(UserFiles, AForkAndASnapshotBeginWithWhatIsWrittenIntoAnOpenFile) {
+  const auto state = make_state("s");
+  const int fd = ::open((state / "log").c_str(), O_WRONLY | O_CREAT, 0600);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(::write(fd, "one", 3), 3);
+  std::filesystem::create_directory(state / "child");
+  EXPECT_EQ(::write(fd, "two", 3), 3);
+  std::filesystem::create_directory(state / ".snap/v1");
+  EXPECT_EQ(::write(fd, "three", 5), 5);
+  EXPECT_EQ(::close(fd), 0);
+  EXPECT_EQ(read_file(state / "child/log"), "one");
+  EXPECT_EQ(read_file(state / ".snap/v1/log"), "onetwo");
+}
+
+TEST_F(UserFiles, WhatIsMadeRemovedAndSyncedIsThereAfterARemount) {
+  const auto state = make_state("s");
+  for (int i = 0; i < 50; ++i) ASSERT_EQ(write_file(state / ("f" + std::to_string(i)), "x"), 0);
+  ASSERT_EQ(run("rm f1? && mkdir -p d && sync f0 . && chmod 640 f0", state).code, 0);
+  remount();
+  EXPECT_EQ(run("ls | grep -c ^f[0-9]", state).output, "40\n");
+  EXPECT_EQ(run("stat -c %a f0", state).output, "640\n");
+}
+
 TEST_F(UserFiles, LinksLead) {
   make_state("v2");
   ASSERT_EQ(write_file(states() / "v2/note", "here"), 0);
