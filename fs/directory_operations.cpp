@@ -105,7 +105,7 @@ class Listing {
     param.attr.st_ino = entry.ino;
     param.attr.st_mode = entry.symlink ? S_IFLNK : entry.directory ? S_IFDIR : S_IFREG;
     const bool dots = entry.name == "." || entry.name == "..";
-    if (plus_ && !dots) {
+    if (plus_ && !dots && directory.lists_attributes(entry)) {
       const auto found = look_up(context, directory, entry.name);
       if (!found) return true;  // gone since
       param = *found;

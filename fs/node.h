@@ -48,6 +48,7 @@ struct Caching {
   double attributes = 0;
 };
 inline constexpr double kUntilTold = 3600;  // explicitly invalidated, or never changes
+inline constexpr double kOfStates = 30;     // explicitly invalidated too, by all who change states
 
 struct EntryPlace {
   Ino directory = 0;
@@ -182,6 +183,9 @@ class Directory : public Node {
   virtual Result<NodePtr> parent() = 0;
   virtual Result<NodePtr> lookup(std::string_view name) = 0;
   virtual Result<std::vector<Entry>> list() = 0;  // without "." and ".."
+  // Whether a listing brings the entry's attributes along: not where those who list rarely want
+  // them.
+  virtual bool lists_attributes(const Entry& /*entry*/) const { return true; }
   virtual Holds holds() const { return Holds::kNothing; }
   // Whether the name is there, but not for who creates it: the daemon made it in a new state.
   virtual bool yields(std::string_view /*name*/) { return false; }

@@ -183,6 +183,7 @@ void set_param(Context& context, StateId state, const std::string& name, const s
       context.store, state, name, value,
       [alive = context.alive(), state, name, done = std::move(done)](const Status& status) {
         if (status) {
+          alive->background_notifier.attributes(ino_of(state, StatePart::kDirectory));
           alive->refusals.clear(state, subject(name));
         } else {
           alive->refusals.note(state, subject(name), status.error());

@@ -9,7 +9,7 @@ class RepliesDir : public PartDirectory {
  public:
   RepliesDir(Context& context, StateId state)
       : PartDirectory(context, state, StatePart::kReplies) {}
-  Caching caching() const override { return {.entry = 1, .attributes = 0}; }
+  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
   // What a copy brings is kept, and no job's.

@@ -161,6 +161,11 @@ Result<std::vector<Entry>> StateDir::list() {
   return entries;
 }
 
+// `find` goes into the directories; what is in ctl and status it does not ask.
+bool StateDir::lists_attributes(const Entry& entry) const {
+  return entry.directory || fixed_item(entry.name, frozen()) == nullptr;
+}
+
 bool StateDir::has_staged_kv() const {
   if (context().arrivals.has_kv(container())) return true;
   const auto staged = context().store.staged(container());

@@ -11,7 +11,7 @@ class StateDir : public StateContainer {
   StateDir(Context& context, StateId state, EntryPlace place, bool snapshot);
 
   Result<Attributes> attributes() override;
-  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
+  Caching caching() const override { return {kOfStates, kOfStates}; }
   StateId state() const override { return container(); }
   std::optional<EntryPlace> entry() const override { return place_; }
   void change(const Changes& changes, Done done) override;
@@ -19,6 +19,7 @@ class StateDir : public StateContainer {
   Result<NodePtr> parent() override;
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
+  bool lists_attributes(const Entry& entry) const override;
   void make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) override;
   void remove_directory(const std::string& name, Done done) override;
   void remove_file(const std::string& name, Done done) override;

@@ -11,7 +11,8 @@ class StatesDir : public StateContainer {
   explicit StatesDir(Context& context)
       : StateContainer(context, ino_of(Fixed::kStates), StateId{}, false) {}
   Result<Attributes> attributes() override;
-  Caching caching() const override { return {kUntilTold, 0}; }
+  // Without attributes to believe the kernel asks for them at every name below.
+  Caching caching() const override { return {kUntilTold, 1}; }
   Result<NodePtr> parent() override;
 };
 
