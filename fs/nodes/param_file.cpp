@@ -179,6 +179,9 @@ void set_param(Context& context, StateId state, const std::string& name, const s
       return done(fail(card.error()));
     }
   }
+  // Of a copy that is under way the end of the copy is what counts.
+  const auto staged = context.store.staged(state);
+  const bool soon = staged && !staged->empty();
   sched::set_param(
       context.store, state, name, value,
       [alive = context.alive(), state, name, done = std::move(done)](const Status& status) {
@@ -190,7 +193,7 @@ void set_param(Context& context, StateId state, const std::string& name, const s
         }
         done(status);
       },
-      changed_ns, true);
+      changed_ns, soon);
 }
 
 }  // namespace kvfs::fs
