@@ -1,6 +1,8 @@
 // Same history, same bits: KV and logits depend on a token's history and path, and on nothing else.
 #include <algorithm>
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "tests/engine/model/cuda/loaded_model.h"
 
@@ -159,6 +161,34 @@ TEST_P(CudaSameBits, WhatWasTakenOutAndPutBackContinuesTheSame) {
     EXPECT_TRUE(same_bits(read(model(), *restored, more), read(model(), *original, more)));
     expect_same(kv(*restored), kv(*original));
   }
+}
+
+TEST_P(CudaSameBits, PiecesComeFromManyThreadsInAnyOrderWhileOthersGenerate) {
+  const auto original = model().new_sequence();
+  read(model(), *original, random_tokens(1300, 8));
+  const auto pieces = kv(*original);
+  const auto restored = model().new_sequence();
+  EXPECT_TRUE(value_of(model().kv_room(*restored, original->next_pos())));
+  std::atomic<std::size_t> next = 0;
+  std::atomic<int> failed = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (std::size_t mine = next++; mine < pieces.size(); mine = next++) {
+        if (!model().kv_in(*restored, pieces[pieces.size() - 1 - mine])) ++failed;
+      }
+    });
+  }
+  const auto beside = model().fork(*original);
+  const auto expected = generate(model(), *beside, 900);
+  threads.clear();
+  ASSERT_EQ(failed, 0);
+  must(model().set_next_pos(*restored, original->next_pos()));
+  expect_same(kv(*restored), pieces);
+  EXPECT_TRUE(same_bits(generate(model(), *restored, 900), expected));
+
+  const auto dropped = model().new_sequence();  // while its KV is on the way
+  must(value_of(model().kv_room(*dropped, 256)) ? model().kv_in(*dropped, pieces[0]) : Status{});
 }
 
 TEST_P(CudaSameBits, TheLastTokenComputedAgainGivesTheSame) {
