@@ -12,7 +12,7 @@ class Prune : public Verb {
  public:
   void options(Options& options) override {
     options.required("STATE", state_, "the state");
-    options.required("METHOD", words_, "such as pyramid window=160 bottom=640 top=128");
+    options.values("METHOD", words_, "and its parameters: pyramid window=160 bottom=640 top=128");
     options.flag("--json", json_, "the daemon's lines as they come");
   }
 

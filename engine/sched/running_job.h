@@ -87,10 +87,11 @@ class RunningJob {
   void decoded();  // the pending token is in the sequence
 
   // --- pruning ----------------------------------------------------------------------------------
-  // The whole state, or what there is before the pending token is computed.
+  // By what the sequence is to be pruned now: as a whole (kPruning), or, at a refresh, before the
+  // pending token is computed. Null: by nothing.
   const prune::Policy* policy_now();
-  std::span<const TokenId> ids_in_sequence() const;
-  Status pruned(const Pruned& what);  // kPruning → what follows it
+  std::span<const TokenId> ids_in_sequence() const;  // without the pending one
+  Status pruned(const Pruned& what);                 // kPruning → what follows it
 
   // --- ending -----------------------------------------------------------------------------------
   // The user's word. The end when the job stops here and now; nullopt when it stops by itself after
