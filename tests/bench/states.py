@@ -65,9 +65,9 @@ def main():
             (one / f"file-{i:04}").write_bytes(b"x" * 1000)
         print(f"new files of 1 kB: {given.files / (time.monotonic() - begin):.0f} a second")
 
-        timed(daemon, "ls, of 1,000 files", "ls | wc -l", one)
-        timed(daemon, "ls -l, of 1,000 files", "ls -l | wc -l", one, 3)
-        timed(daemon, "du, of 1,000 files", "du -s --apparent-size -B1 --exclude=params .", one)
+        timed(daemon, f"ls, of {given.files} files", "ls | wc -l", one)
+        timed(daemon, f"ls -l, of {given.files} files", "ls -l | wc -l", one, 3)
+        timed(daemon, f"du, of {given.files} files", "du -s --apparent-size -B1 --exclude=params .", one)
         daemon.stop()
         daemon.start()
         timed(daemon, "ls", "ls | wc -l", states)
