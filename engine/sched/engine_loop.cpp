@@ -307,7 +307,7 @@ Result<EngineLoop::Admission> EngineLoop::try_to_admit(HeldBack& waiting) {
                                           record.prompt, parts_.known, state.uid));
   if (record.kind == store::JobKind::kPrune) {
     KVFS_ASSIGN(setup.params.prune, read_policy(record.prompt));
-    KVFS_TRY(check_prunable(*setup.params.prune, on->model->info(), *setup.base));
+    KVFS_TRY(plan_pruning(*setup.params.prune, *setup.card, setup.params.mode, *setup.base));
   }
   if (setup.prompt.ids.empty() && setup.base->tokens.empty()) {
     return fail(ErrorCode::kInvalid, "job " + record.name, "the state is empty",

@@ -79,6 +79,7 @@ class EngineLoop {
   Status recompute_last(RunningJob& job);
   bool prune();
   Status prune(RunningJob& job, const prune::Policy& policy);
+  bool serve_others(const RunningJob& job);  // while a job reads again; false: it is to stop
   bool decode(LoadedModel& on);
   void decode_alone(RunningJob& job);
   bool hand_over();

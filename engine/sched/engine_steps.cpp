@@ -166,11 +166,40 @@ bool EngineLoop::prune() {
 }
 
 Status EngineLoop::prune(RunningJob& job, const prune::Policy& policy) {
-  KVFS_ASSIGN(const Pruned what,
-              prune_sequence(job.on(), job.sequence(), policy, job.ids_in_sequence()));
+  KVFS_ASSIGN(prune::Plan plan, job.plan_now());
+  bool stopped = false;
+  std::function<bool(std::int64_t)> go_on;  // a refresh reads next to nothing
+  if (job.prunes()) {
+    go_on = [&](std::int64_t tokens) {
+      job.read_again(tokens);
+      stopped = !serve_others(job);
+      return !stopped;
+    };
+  }
+  const auto pruned = prune_sequence(job.on(), job.sequence(), policy, std::move(plan), go_on);
+  if (stopped) return {};  // the next round obeys the word
+  if (!pruned) return fail(pruned.error());
+  const Pruned& what = *pruned;
   // What the state was is not what it will be: the memory is to be free, not kept for it.
   if (what.dropped && job.changes()) job.on().residency.drop(job.base().history->id);
   return job.pruned(what);
+}
+
+// Answers go on between the slices of what a method reads again.
+bool EngineLoop::serve_others(const RunningJob& job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) return false;
+  }
+  begin_jobs();
+  admit(JobTable::Lane::kAnswers, false);
+  bring_in(transfer_deadline());
+  recompute_last();
+  read_one(JobTable::Lane::kAnswers);
+  for (const auto& on : models_.all()) decode(*on);
+  hand_over();
+  publish();
+  return !parts_.table.cancel_wanted(job.ticket());
 }
 
 bool EngineLoop::decode(LoadedModel& on) {

@@ -6,7 +6,7 @@
 #include <boost/json.hpp>
 #include <utility>
 
-#include "engine/prune/choose.h"
+#include "engine/model/pruning.h"
 #include "engine/prune/rules.h"
 
 namespace kvfs::sched {
@@ -94,7 +94,8 @@ std::string range_of(const Lengths& lengths) {
 }  // namespace
 
 Result<prune::Policy> read_policy(std::string_view words) {
-  KVFS_ASSIGN(prune::Policy policy, prune::parse_policy(words));
+  const bool none = words.find_first_not_of(" \t\n") == words.npos;
+  KVFS_ASSIGN(prune::Policy policy, prune::parse_policy(none ? prune::kDefaultPolicy : words));
   if (policy.compact) {
     return refuse(policy, ErrorCode::kUnsupported, "kept keys cannot be moved to other positions",
                   "leave positions=compact out: they keep their own");
@@ -119,17 +120,10 @@ Result<std::optional<prune::Policy>> read_running_policy(std::string_view words)
   return policy;
 }
 
-std::size_t tokens_read_again(const prune::Method& method, std::size_t tokens) {
-  if (prune::reads_the_text(method)) return tokens;
-  return std::min(tokens, static_cast<std::size_t>(prune::window_of(method)));
-}
-
-std::string reading_words(const prune::Method& method, std::size_t tokens) {
-  const std::size_t again = tokens_read_again(method, tokens);
-  if (again == 0) return {};
-  if (again == tokens) return fmt::format("reads all of its {} tokens again first", tokens);
-  if (again == 1) return "reads the last token again first";
-  return fmt::format("reads the last {} of {} tokens again first", again, tokens);
+std::string reading_words(std::uint64_t tokens) {
+  if (tokens == 0) return {};
+  if (tokens == 1) return "reads the last token again first";
+  return fmt::format("reads {} tokens again first", tokens);
 }
 
 Status check_prunes(const prune::Policy& policy, const model::ModelInfo& model) {
@@ -139,29 +133,18 @@ Status check_prunes(const prune::Policy& policy, const model::ModelInfo& model) 
                 "prune states of models with attention only, on the CPU");
 }
 
-Status check_prunable(const prune::Policy& policy, const model::ModelInfo& model,
-                      const History& history) {
-  KVFS_TRY(check_prunes(policy, model));
+Result<prune::Plan> plan_pruning(const prune::Policy& policy, const model::ModelCard& card,
+                                 TemplateMode mode, const History& history) {
+  KVFS_TRY(check_prunes(policy, card.info));
   const std::size_t tokens = history.ids.size();
-  if (tokens == 0) {
-    return refuse(policy, ErrorCode::kInvalid, "the state is empty, nothing would stay",
-                  "feed it first");
-  }
-  const auto again = static_cast<std::ptrdiff_t>(tokens_read_again(policy.method, tokens));
-  if (std::any_of(history.ids.end() - again, history.ids.end(),
-                  [](TokenId id) { return id < 0; })) {
-    return refuse(policy, ErrorCode::kInvalid,
-                  "it has to read tokens again, and those of this state are not known",
-                  "take a method that reads none: keep_last, knorm");
-  }
   const auto* drop = std::get_if<prune::Drop>(&policy.method);
-  if (drop != nullptr && std::cmp_greater_equal(drop->from, tokens)) {
+  if (drop != nullptr && tokens != 0 && std::cmp_greater_equal(drop->from, tokens)) {
     return refuse(policy, ErrorCode::kInvalid,
                   "the state has " + std::to_string(tokens) + " tokens, there is nothing from " +
                       std::to_string(drop->from) + " on",
                   "name positions that it has");
   }
-  return {};
+  return model::plan_pruning(card, policy.method, history.ids, mode != TemplateMode::kRaw);
 }
 
 Refreshing refreshing_of(const prune::Method& method) {
@@ -173,16 +156,17 @@ Refreshing refreshing_of(const prune::Method& method) {
 }
 
 Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
-                              const prune::Policy& policy, std::span<const TokenId> ids) {
-  const auto again = ids.last(tokens_read_again(policy.method, ids.size()));
-  KVFS_ASSIGN(const prune::Observation seen, on.residency.with_room([&] {
-    return on.model->observe(sequence, prune::needs_of(policy.method), again);
+                              const prune::Policy& policy, prune::Plan plan,
+                              const std::function<bool(std::int64_t)>& go_on) {
+  KVFS_ASSIGN(const prune::Kept kept, on.residency.with_room([&] {
+    return model::choose_entries(*on.model, sequence, policy.method, plan, go_on);
   }));
-  KVFS_ASSIGN(const prune::Kept kept, prune::choose(policy.method, seen));
   Measure before(on.model->info()), after(on.model->info());
   Pruned out;
   for (std::size_t layer = 0; layer < kept.size(); ++layer) {
-    const auto had = sizes_of(seen[layer].positions), stays = sizes_of(kept[layer]);
+    KVFS_ASSIGN(const auto positions,
+                on.model->positions(sequence, static_cast<std::uint16_t>(layer)));
+    const auto had = sizes_of(positions), stays = sizes_of(kept[layer]);
     out.dropped |= had != stays;
     before.layer(layer, had);
     after.layer(layer, stays);

@@ -5,19 +5,22 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/model/model.h"
+#include "engine/prune/plan.h"
 #include "engine/prune/policy.h"
 #include "engine/sched/history.h"
 #include "engine/sched/loaded_models.h"
 
 namespace kvfs::sched {
 
-// Of ctl, `kvfs prune` and HTTP.
+// Of ctl, `kvfs prune` and HTTP; no words: kDefaultPolicy.
 Result<prune::Policy> read_policy(std::string_view words);
 // Of params/prune; nothing for "off". kInvalid: it cannot be applied again and again while tokens
 // are generated.
@@ -25,13 +28,11 @@ Result<std::optional<prune::Policy>> read_running_policy(std::string_view words)
 
 // That the model can do it at all.
 Status check_prunes(const prune::Policy& policy, const model::ModelInfo& model);
-// What can be known before the state is on the device.
-Status check_prunable(const prune::Policy& policy, const model::ModelInfo& model,
-                      const History& history);
-// Of a state of so many tokens, the last ones that go through the model again first.
-std::size_t tokens_read_again(const prune::Method& method, std::size_t tokens);
-// "reads the last 64 of 4000 tokens again first"; empty: none is read.
-std::string reading_words(const prune::Method& method, std::size_t tokens);
+// What has to be read again first; refuses what can be known before the state is on the device.
+Result<prune::Plan> plan_pruning(const prune::Policy& policy, const model::ModelCard& card,
+                                 TemplateMode mode, const History& history);
+// "reads 64 tokens again first"; empty: none is read.
+std::string reading_words(std::uint64_t tokens);
 
 struct Refreshing {          // while generating
   std::uint64_t every = 16;  // tokens between two prunings
@@ -48,9 +49,10 @@ struct Pruned {
   std::uint32_t top_budget = 0;  // what the policy wanted of the top layer; a union may exceed it
   bool dropped = false;          // false: everything stayed, the sequence was not touched
 };
-// ids: all tokens of the sequence.
+// go_on: as model::choose_entries() has it.
 Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
-                              const prune::Policy& policy, std::span<const TokenId> ids);
+                              const prune::Policy& policy, prune::Plan plan,
+                              const std::function<bool(std::int64_t)>& go_on);
 std::string summary(const Pruned& pruned);  // "4000 to 640 … 128 entries, 184.3 to 29.1 MB"
 
 // What state.json says of a pruned version beside its kind: method, parameters, the parent's root

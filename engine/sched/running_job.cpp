@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "engine/model/pruning.h"
+
 namespace kvfs::sched {
 namespace {
 
@@ -83,7 +85,7 @@ void RunningJob::start(std::unique_ptr<model::Sequence> sequence) {
   }
   after_reading();
   if (!prunes()) return;
-  const std::string again = reading_words(policy_->method, ids_.size());
+  const std::string again = reading_words(progress_.prompt_tokens);
   if (!again.empty()) append(again + "\n");
 }
 
@@ -275,6 +277,16 @@ std::uint64_t RunningJob::generated_so_far() const {
 
 std::span<const TokenId> RunningJob::ids_in_sequence() const {
   return std::span(ids_).first(ids_.size() - (stage_ == Stage::kGenerating ? 1 : 0));
+}
+
+Result<prune::Plan> RunningJob::plan_now() const {
+  const auto ids = ids_in_sequence();
+  return model::plan_pruning(*setup_.card, policy_->method, {ids.begin(), ids.end()},
+                             setup_.params.mode != TemplateMode::kRaw);
+}
+
+void RunningJob::read_again(std::int64_t tokens) {
+  progress_.read_tokens = static_cast<std::uint32_t>(tokens);
 }
 
 // While generating every so many tokens, counted from the first that the state ever generated: so a

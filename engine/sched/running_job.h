@@ -90,8 +90,10 @@ class RunningJob {
   // By what the sequence is to be pruned now: as a whole (kPruning), or, at a refresh, before the
   // pending token is computed. Null: by nothing.
   const prune::Policy* policy_now();
-  std::span<const TokenId> ids_in_sequence() const;  // without the pending one
-  Status pruned(const Pruned& what);                 // kPruning → what follows it
+  // What that has to read again, and how far that is.
+  Result<prune::Plan> plan_now() const;
+  void read_again(std::int64_t tokens);
+  Status pruned(const Pruned& what);  // kPruning → what follows it
 
   // --- ending -----------------------------------------------------------------------------------
   // The user's word. The end when the job stops here and now; nullopt when it stops by itself after
@@ -114,8 +116,9 @@ class RunningJob {
                                             const std::vector<store::BlockToken>& tokens);
   void after_reading();
   void tell(TokenId token, bool ended);
-  void append(std::string_view text);      // to the reply
-  std::uint64_t generated_so_far() const;  // that the sequence holds
+  std::span<const TokenId> ids_in_sequence() const;  // without the pending one
+  void append(std::string_view text);                // to the reply
+  std::uint64_t generated_so_far() const;            // that the sequence holds
   bool keeps_blocks() const;
   Result<std::string> text_of(std::int32_t index,
                               const std::vector<store::BlockToken>& tokens) const;

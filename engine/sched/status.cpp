@@ -52,7 +52,13 @@ std::string prune_words(const store::JobRecord& record) {
 
 std::string running_line(const JobView& job) {
   const auto& record = job.record;
-  if (record.kind == store::JobKind::kPrune) return " pruning: " + prune_words(record);
+  if (record.kind == store::JobKind::kPrune && job.read_tokens == 0) {
+    return " pruning: " + prune_words(record);
+  }
+  if (record.kind == store::JobKind::kPrune) {
+    return fmt::format(" pruning: {} after reading {}/{} tokens again", record.prompt,
+                       job.read_tokens, record.prompt_tokens);
+  }
   if (job.reading || record.kind == store::JobKind::kFeed) {
     return fmt::format(" reading {}/{} ({} known)", job.read_tokens, record.prompt_tokens,
                        record.known_tokens);

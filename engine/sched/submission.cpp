@@ -95,7 +95,11 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
   if (!policy && submission.kind != store::JobKind::kFeed && resolved.prune) {
     KVFS_TRY(check_prunes(*resolved.prune, card->info));
   }
-  if (policy) KVFS_TRY(check_prunable(*policy, card->info, *history));
+  std::int64_t read_again = 0;
+  if (policy) {
+    KVFS_ASSIGN(const auto plan, plan_pruning(*policy, *card, resolved.mode, *history));
+    read_again = plan.tokens();
+  }
   KVFS_ASSIGN(const auto prompt, prompt_tokens(*card, resolved, submission.kind, *history,
                                                submission.prompt, known, state.uid));
 
@@ -113,8 +117,7 @@ Result<store::JobRecord> examine(store::Store& store, Catalog& catalog, HistoryC
   record.submitted_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
                             std::chrono::system_clock::now().time_since_epoch())
                             .count();
-  record.prompt_tokens = static_cast<std::uint32_t>(
-      policy ? tokens_read_again(policy->method, history->ids.size()) : prompt.ids.size());
+  record.prompt_tokens = static_cast<std::uint32_t>(policy ? read_again : std::ssize(prompt.ids));
   return record;
 }
 
