@@ -1,5 +1,5 @@
 // What happens to states, jobs and users' files as a chunked stream of JSON lines
-// (application/x-ndjson), each sent when it is on disk:
+// (application/x-ndjson), each sent when readers see it (store/changes.h):
 //
 //   {"event":"ready"}                      first: what comes after it is told
 //   {"at":"2026-11-22T20:30:05Z","event":"created","state":"a/b"}       also removed, changed

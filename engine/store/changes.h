@@ -38,8 +38,8 @@ struct Change {
 
 std::string_view name_of(Change::Kind kind);  // "created", …, "file-removed"
 
-// Called on the store's writer thread, after the commit and before those who wait for it hear of
-// it: must return at once and not write.
+// Called on the store's writer thread when readers see the change, before those who wait for it
+// hear of it: must return at once and not write. On disk then, but for what is kept soon.
 using Watcher = std::function<void(const Change&)>;
 
 // Any thread. A watcher is called with the lock held: remove() waits for it.

@@ -1,4 +1,4 @@
-"""kvfs events: what happens, as JSON lines, when it is on disk."""
+"""kvfs events: what happens, as JSON lines."""
 
 import json
 import queue

@@ -138,7 +138,7 @@ class Pruning(unittest.TestCase):
         by_ctl, by_verb = self.fork("by-ctl"), self.fork("by-verb")
         self.prune(by_ctl, "snapkv capacity=96 window=16")
         said = d.kvfs("prune", "full/by-verb", "snapkv", "capacity=96", "window=16").stdout
-        self.assertRegex(said, r"reads the last 16 of \d+ tokens again first\n"
+        self.assertRegex(said, "reads 16 tokens again first\n"
                                r"\d+ to 96 entries a layer, [\d.]+ to [\d.]+ MB\n")
         self.assertEqual(fingerprint(by_ctl), fingerprint(by_verb))
 

@@ -160,6 +160,33 @@ TEST_F(PrunedState, ARollbackThatWouldLeaveAHeadNothingIsRefused) {
   EXPECT_EQ(house_->ask(state, " Then").record.status, store::JobStatus::kDone);
 }
 
+TEST_F(PrunedState, AnswersGoOnWhileAMethodReadsTheTextAgain) {
+  const StateId read = fed("read"), other = fed("other", raw(3), "Another.");
+  const std::uint64_t tokens = house_->version(read).n_tokens;
+  const auto job =
+      house_->submit(house_->submission(read, store::JobKind::kPrune, "kvzip keep=0.5"));
+  const auto asked = house_->submit(house_->submission(other, store::JobKind::kAsk, " Then"));
+  EXPECT_EQ(house_->wait(other, asked).record.status, store::JobStatus::kDone);
+  EXPECT_EQ(house_->scheduler().jobs(read).front().record.status, store::JobStatus::kRunning);
+  const auto done = house_->wait(read, job);
+  EXPECT_EQ(done.record.status, store::JobStatus::kDone) << done.record.error;
+  EXPECT_GT(done.record.prompt_tokens, tokens);  // the text, and how it was asked for
+  EXPECT_THAT(done.text, HasSubstr(std::to_string(done.record.prompt_tokens) + " tokens again"));
+  EXPECT_NEAR(static_cast<double>(house_->version(read).kv_bytes),
+              static_cast<double>(house_->version(other).kv_bytes) / 2,
+              static_cast<double>(house_->version(other).kv_bytes) / 50);
+}
+
+TEST_F(PrunedState, WhatReadsTheTextAgainCanBeCanceled) {
+  const StateId state = fed("canceled");
+  const auto before = house_->files(state);
+  const auto job =
+      house_->submit(house_->submission(state, store::JobKind::kPrune, "kvzip keep=0.5"));
+  ASSERT_TRUE(house_->scheduler().cancel(state, job));
+  EXPECT_EQ(house_->wait(state, job).record.status, store::JobStatus::kCanceled);
+  EXPECT_EQ(house_->files(state), before);
+}
+
 TEST_F(PrunedState, WrongInputIsRefusedInASentence) {
   const StateId state = fed("wrong");
   EXPECT_THAT(refused(state, "best"), HasSubstr("no such method"));
@@ -169,7 +196,7 @@ TEST_F(PrunedState, WrongInputIsRefusedInASentence) {
   EXPECT_THAT(refused(state, "knorm keep=0"), HasSubstr("keep=0"));
   EXPECT_THAT(refused(state, "pyramid window=160 positions=compact"), HasSubstr("compact"));
   EXPECT_THAT(refused(state, "drop from=90000 to=90001"), HasSubstr("there is nothing from 90000"));
-  EXPECT_THAT(refused(house_->make("empty"), "knorm"), HasSubstr("the state is empty"));
+  EXPECT_THAT(refused(house_->make("empty"), "knorm"), HasSubstr("the state has no tokens"));
   const auto all = prune(state, "drop from=0 to=100000");
   EXPECT_THAT(all.record.error, HasSubstr("would keep nothing"));
   EXPECT_EQ(house_->version(state).origin, store::Origin::kComputed);
