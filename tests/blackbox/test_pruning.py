@@ -180,10 +180,17 @@ class Pruning(unittest.TestCase):
         d.step(d.states / "part", 7)
         self.assertEqual(fingerprint(d.states / "part"), fingerprint(whole))
 
+    def test_without_a_method_it_is_the_default_one(self):
+        state = self.fork("default")
+        said = self.daemon.kvfs("prune", "full/default").stdout
+        self.assertRegex(said, r"^reads \d+ tokens again first\n\d+ to .* entries a layer")
+        origin = json.loads((state / "state.json").read_text())["origin"]
+        self.assertEqual((origin["method"], origin["parameters"]), ("kvzip", "keep=0.5"))
+
     def test_wrong_words_are_refused_at_once_and_change_nothing(self):
         state = self.fork("wrong")
         before = fingerprint(state)
-        for words in ("prune best", "prune", "prune pyramid window=500 bottom=100 top=50",
+        for words in ("prune best", "prune pyramid window=500 bottom=100 top=50",
                       "prune keep_last n=-1", "prune knorm keep=nan", "prune knorm keep=0",
                       "prune knorm keep=1.5", "prune keep_last positions=compact",
                       "prune keep_last depth=3"):
