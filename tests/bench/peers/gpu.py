@@ -1,6 +1,6 @@
 """transformers and kvfs, through its mount, on one GPU in one run: random weights in a published shape.
 
-    python3 tests/bench/peers/gpu.py {135m|1b|8b} [--context 8192] [--new 512] [--json FILE] [--folder DIR]
+    python3 tests/bench/peers/gpu.py {135m|1b|8b} [--context 8192] [--new 512] [--restarts 3] [--json FILE]
 
 Prints one JSON object. Needs a python3 with torch, transformers, tokenizers, safetensors; kvfs from
 scripts/pack-cuda (or KVFS_BIN). The model is written as a Hugging Face folder into --folder (/dev/shm),
@@ -136,7 +136,7 @@ def stream(state, name):
         return time.perf_counter() - begin
 
 
-def kvfs_figures(folder, store, context, new):
+def kvfs_figures(folder, store, context, new, restarts):
     sys.path[:0] = [str(HERE.parents[1] / "blackbox")]
     os.environ.setdefault("KVFS_DEVICE", "cuda")
     from harness import Daemon
@@ -179,14 +179,14 @@ def kvfs_figures(folder, store, context, new):
         (state / "params" / "max_tokens").write_text("1\n")
         figures["first token, pages on the device, ms"] = [first_token(f"d{i}") for i in range(5)]
         restored = []
-        for i in range(3):
+        for i in range(restarts):
             daemon.stop()
             daemon.start(seconds=500)
             other = daemon.make(f"o{i}", template="raw", temperature=0, max_tokens=1)
             daemon.run(other, "ask", "0123", "warm")  # the model's first step is not the question's
             restored.append(first_token(f"r{i}"))
         figures["first token, restored from the page cache, ms"] = restored
-        figures["restore"] = job(daemon, state, "r2")["milliseconds"]
+        figures["restore"] = job(daemon, state, f"r{restarts - 1}")["milliseconds"]
     finally:
         daemon.close()
     return figures
@@ -197,6 +197,7 @@ def main():
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--new", type=int, default=512)
+    parser.add_argument("--restarts", type=int, default=3)  # each loads the model again
     parser.add_argument("--folder", default="/dev/shm")
     parser.add_argument("--store", default="/tmp")
     parser.add_argument("--json")
@@ -213,7 +214,8 @@ def main():
         del model
         torch._dynamo.reset()
         torch.cuda.empty_cache()
-        figures["kvfs"] = kvfs_figures(folder, store, arguments.context, arguments.new)
+        figures["kvfs"] = kvfs_figures(folder, store, arguments.context, arguments.new,
+                                       arguments.restarts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(store, ignore_errors=True)
