@@ -73,10 +73,10 @@ if(KVFS_CUDA)
   if(NOT CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES "80;90a" CACHE STRING "GPU architectures to compile for")
   endif()
-  find_program(CMAKE_CUDA_COMPILER nvcc HINTS /usr/local/cuda/bin)
+  find_program(CMAKE_CUDA_COMPILER nvcc PATHS /usr/local/cuda/bin "${KVFS_DEPS_DIR}/nvidia/cu13/bin")
   if(NOT CMAKE_CUDA_COMPILER)
-    message(FATAL_ERROR "KVFS_CUDA is on, but no nvcc is on the PATH or in /usr/local/cuda/bin: "
-      "install the CUDA toolkit 13, set CMAKE_CUDA_COMPILER, or build without KVFS_CUDA")
+    message(FATAL_ERROR "KVFS_CUDA is on, but no nvcc is on the PATH or in /usr/local/cuda/bin: run "
+      "KVFS_CUDA=1 scripts/setup, set CMAKE_CUDA_COMPILER, or build without KVFS_CUDA")
   endif()
   set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}" CACHE FILEPATH "nvcc's host compiler")
   # One runtime in the process: the one that libtorch loads.

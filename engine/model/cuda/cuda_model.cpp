@@ -1,9 +1,9 @@
 #include "engine/model/cuda/cuda_model.h"
 
 #include <ATen/Context.h>
-#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 #include <string>
@@ -207,6 +207,13 @@ Result<int> device_count() {
 
 namespace {
 
+cudaDeviceProp properties_of(int index) {
+  cudaDeviceProp properties;
+  const cudaError_t error = cudaGetDeviceProperties(&properties, index);
+  if (error != cudaSuccess) throw ForwardError(error);
+  return properties;
+}
+
 Status check_kernels_know(const std::string& what, const Architecture& model,
                           const cudaDeviceProp& device) {
   const LlamaSizes config = sizes_of(model);
@@ -253,8 +260,8 @@ Result<std::unique_ptr<Model>> make_model(ModelInfo info, const LlamaSizes& size
                                           at::Device device, c10::cuda::CUDAStream stream,
                                           std::uint64_t budget) {
   const PageShape pages{sizes.layers, sizes.kv_heads, sizes.head_width, info.kv_dtype};
-  info.device = "cuda:" + std::to_string(device.index()) + " (" +
-                at::cuda::getDeviceProperties(device.index())->name + ")";
+  info.device =
+      "cuda:" + std::to_string(device.index()) + " (" + properties_of(device.index()).name + ")";
   return std::make_unique<CudaModel>(std::move(info), sizes, std::move(weights), pages, device,
                                      stream, budget);
 }
@@ -314,8 +321,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
     const auto stream = c10::cuda::getStreamFromPool(false, device.index());
     const c10::cuda::CUDAStreamGuard guard(stream);
-    const cudaDeviceProp& properties = *at::cuda::getDeviceProperties(device.index());
-    KVFS_TRY(check_kernels_know(what, model, properties));
+    KVFS_TRY(check_kernels_know(what, model, properties_of(index)));
     choose_arithmetic();
 
     const bool reference = options.compute == Compute::kReference;

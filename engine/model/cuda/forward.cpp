@@ -1,6 +1,6 @@
 #include "engine/model/cuda/forward.h"
 
-#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 #include <bit>
@@ -135,7 +135,7 @@ class ReferenceForward final : public Forward {
     rows_times(weights_.output.data, normed_, count, false, logits_);
   }
 
-  static cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
+  static cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
   std::int64_t qkv_width() const {
     return std::int64_t{config_.heads + 2 * config_.kv_heads} * config_.head_width;
   }

@@ -1,6 +1,6 @@
 #include "engine/model/cuda/generator.h"
 
-#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 #include <bit>
@@ -13,7 +13,7 @@ void check(cudaError_t error) {
   if (error != cudaSuccess) throw ForwardError(error);
 }
 
-cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
+cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
 
 template <class T>
 T* data(const at::Tensor& tensor) {

@@ -1,6 +1,6 @@
 #include "engine/model/cuda/pages.h"
 
-#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 #include <cuda_runtime.h>
 
@@ -125,7 +125,7 @@ Result<KvPiece> DeviceSequence::read(std::uint16_t layer, std::int32_t block) co
   piece.value.resize(values.bytes());
   KVFS_TRY(pool_->transfers().out(keys, reinterpret_cast<std::byte*>(piece.key.data()), values,
                                   reinterpret_cast<std::byte*>(piece.value.data()),
-                                  at::cuda::getCurrentCUDAStream()));
+                                  c10::cuda::getCurrentCUDAStream()));
   return piece;
 }
 
@@ -144,7 +144,7 @@ Status DeviceSequence::open_transfers() {
   coming_ = true;
   const PageShape& shape = pool_->shape();
   const auto slot = 2 * static_cast<std::size_t>(shape.side_elements()) * size_of(shape.dtype);
-  return pool_->transfers().open(slot, at::cuda::getCurrentCUDAStream());
+  return pool_->transfers().open(slot, c10::cuda::getCurrentCUDAStream());
 }
 
 void DeviceSequence::settle() {

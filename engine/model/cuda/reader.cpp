@@ -1,6 +1,6 @@
 #include "engine/model/cuda/reader.h"
 
-#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 #include <cstring>
@@ -17,7 +17,7 @@ void check(cudaError_t error) {
 
 constexpr int kLeastRows = 64;  // of a GEMM; fewer take no less time
 
-cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
+cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
 
 template <class T>
 T* data(const at::Tensor& tensor) {
