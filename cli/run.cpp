@@ -38,6 +38,7 @@ constexpr std::array kVerbs{
     VerbEntry{"continue", "ask a state, which remembers prompt and reply", make_continue},
     VerbEntry{"step", "let a state go on for some tokens", make_step},
     VerbEntry{"prune", "let a state keep a part of its KV", make_prune},
+    VerbEntry{"compare", "answer by full and pruned caches, side by side", make_compare},
     VerbEntry{"cancel", "end a job", make_cancel},
 };
 

@@ -9,6 +9,7 @@ namespace kvfs::cli {
 
 std::unique_ptr<Verb> make_ask();
 std::unique_ptr<Verb> make_cancel();
+std::unique_ptr<Verb> make_compare();
 std::unique_ptr<Verb> make_continue();
 std::unique_ptr<Verb> make_events();
 std::unique_ptr<Verb> make_export();

@@ -27,6 +27,8 @@ std::span<const Route> api_routes() {
       Route{"POST", "/v1/states/{path}/continue", post_continue},
       Route{"POST", "/v1/states/{path}/step", post_step},
       Route{"POST", "/v1/states/{path}/prune", post_prune},
+      Route{"POST", "/v1/states/{path}/compare", post_compare},
+      Route{"POST", "/v1/states/{path}/compare/{name}", post_compare_turn},
       Route{"POST", "/v1/states/{path}/cancel", post_cancel},
       Route{"GET", "/v1/states/{path}/jobs", get_jobs},
   };

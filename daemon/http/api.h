@@ -27,6 +27,11 @@
 //                                       found
 //   POST   /v1/states/PATH/step         {"n"?: tokens, …}
 //   POST   /v1/states/PATH/prune        {"policy": "pyramid window=160 bottom=640", …}
+//   POST   /v1/states/PATH/compare      {"prompt"?,"chat"?,"methods"?: [words], "when"?: "auto" |
+//                                       "before" | "after" the prompt is read, "params"?,
+//                                       "progress"?}: a stream, see compare_stream.h
+//   POST   /v1/states/PATH/compare/NAME {"prompt"?, "end"?: true}: a chat's next turn; its results
+//                                       come on the stream
 //   POST   /v1/states/PATH/cancel       {"job"}
 //   GET    /v1/states/PATH/jobs         {"jobs":[…]}, newest first
 //
@@ -69,6 +74,8 @@ Answering post_ask(Services& services, Call call);
 Answering post_continue(Services& services, Call call);
 Answering post_step(Services& services, Call call);
 Answering post_prune(Services& services, Call call);
+Answering post_compare(Services& services, Call call);
+Answering post_compare_turn(Services& services, Call call);
 Answering post_cancel(Services& services, Call call);
 Answering get_jobs(Services& services, Call call);
 

@@ -60,6 +60,18 @@ Result<bool> truth_field(const json::object& body, std::string_view name, bool f
   return value->get_bool();
 }
 
+Result<std::vector<std::string>> texts_field(const json::object& body, std::string_view name) {
+  std::vector<std::string> out;
+  const json::value* value = body.if_contains(name);
+  if (value == nullptr || value->is_null()) return out;
+  if (!value->is_array()) return bad_field(name, "an array of strings");
+  for (const json::value& each : value->get_array()) {
+    if (!each.is_string()) return bad_field(name, "an array of strings");
+    out.emplace_back(each.get_string());
+  }
+  return out;
+}
+
 Result<sched::ParamMap> params_field(const json::object& body) {
   sched::ParamMap params;
   const json::value* value = body.if_contains("params");

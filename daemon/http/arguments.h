@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <boost/json/object.hpp>
 
@@ -24,6 +25,9 @@ Result<std::string> text_field(const boost::json::object& body, std::string_view
 Result<std::int64_t> number_field(const boost::json::object& body, std::string_view name,
                                   std::int64_t fallback, std::int64_t least, std::int64_t most);
 Result<bool> truth_field(const boost::json::object& body, std::string_view name, bool fallback);
+// An array of strings.
+Result<std::vector<std::string>> texts_field(const boost::json::object& body,
+                                             std::string_view name);
 // "params": an object of strings, numbers, truth values or arrays; each value checked.
 Result<sched::ParamMap> params_field(const boost::json::object& body);
 // That the model they name, if any, is there.

@@ -46,8 +46,10 @@ struct Follow {
   bool progress = false;          // tell how far the reading is
 };
 
+class ComparisonFeed;  // compare_stream.h
+
 struct Answer {
-  enum class Body { kText, kJobs, kEvents, kFile };
+  enum class Body { kText, kJobs, kEvents, kFile, kComparison };
 
   unsigned status = 200;
   std::string content_type = "application/json";
@@ -56,6 +58,7 @@ struct Answer {
   std::string allow;  // 405 only
   Follow follow;      // kJobs
   Download download;  // kFile
+  std::shared_ptr<ComparisonFeed> comparison;  // kComparison; with the engine's callback
 };
 
 Answer json_answer(const boost::json::object& object, unsigned status = 200);

@@ -14,6 +14,7 @@
 
 #include "codec/base/log.h"
 #include "daemon/http/api.h"
+#include "daemon/http/compare_stream.h"
 #include "daemon/http/errors.h"
 #include "daemon/http/event_stream.h"
 #include "daemon/http/job_stream.h"
@@ -289,6 +290,10 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
     }
     if (answer->kind == Answer::Body::kEvents) {
       co_await stream_events(stream, front, answer->body, version);
+      co_return;
+    }
+    if (answer->kind == Answer::Body::kComparison) {
+      co_await stream_comparison(stream, front, answer->comparison, version);
       co_return;
     }
     bool sent = false;

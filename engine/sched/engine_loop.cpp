@@ -113,6 +113,7 @@ void EngineLoop::run(std::promise<Status> loaded) {
     }
     progress = round();
   }
+  end_comparisons();
   jobs_.clear();
   models_.clear();
 }
@@ -130,6 +131,7 @@ bool EngineLoop::round() {
   progress |= prune();
   for (const auto& on : models_.all()) progress |= decode(*on);
   progress |= hand_over();
+  progress |= compare();
   publish();
   return progress;
 }

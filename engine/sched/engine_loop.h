@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/sched/comparison.h"
 #include "engine/sched/inflight.h"
 #include "engine/sched/loaded_models.h"
 #include "engine/sched/running_job.h"
@@ -44,6 +45,9 @@ class EngineLoop {
 
   void wake();
   void settled(std::optional<JobTicket> ended, VersionId version);  // Committer's hook
+
+  // Takes it on; it ends by itself, or when its link is left. kAgain: too many are under way.
+  Status compare(std::unique_ptr<ComparisonRun> run);
 
   Counters counters() const;  // but for the queue
   const LoadedModels& models() const { return models_; }
@@ -88,6 +92,9 @@ class EngineLoop {
   void fail_job(RunningJob& job, const Error& error);
   Deadline transfer_deadline() const;
   void publish();
+  bool compare();  // one step of one comparison
+  bool step(ComparisonRun& run);
+  void end_comparisons();
 
   Parts parts_;
   const SchedulerOptions options_;
@@ -98,6 +105,7 @@ class EngineLoop {
   std::array<std::vector<HeldBack>, 2> held_back_;  // by lane, one a model
   bool room_changed_ = false;                       // since they were held back
   std::chrono::steady_clock::time_point last_load_;
+  std::list<std::unique_ptr<ComparisonRun>> comparisons_;  // the longest unserved first
   std::size_t turn_ = 0;
 
   std::atomic<std::uint64_t> prefilled_{0}, decoded_{0}, restored_{0}, prefix_hits_{0},
@@ -109,6 +117,8 @@ class EngineLoop {
   bool woken_ = false;
   bool stop_ = false;
   std::deque<std::pair<JobTicket, VersionId>> ended_;
+  std::deque<std::unique_ptr<ComparisonRun>> to_compare_;  // not yet seen by the engine thread
+  std::size_t comparing_ = 0;                              // these and comparisons_
   Inflight writes_;
   std::thread thread_;
 };

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "engine/sched/commit.h"
+#include "engine/sched/comparison.h"
 #include "engine/sched/engine_loop.h"
 #include "engine/sched/history.h"
 #include "engine/sched/inflight.h"
@@ -60,6 +61,10 @@ struct Scheduler::Impl {
   std::mutex
       order_mutex;       // held from a job's place in the order to its row's in the writer's queue
   bool stopped = false;  // guarded by order_mutex
+
+  std::mutex compare_mutex;  // guards what follows
+  std::map<std::pair<StateId, std::string>, std::weak_ptr<ComparisonLink>> comparisons;
+  std::uint64_t next_comparison = 1;
 
   void tell(const Event& event) {
     if (event.kind == Event::Kind::kAdvanced) known.changed(event.state);
@@ -300,6 +305,36 @@ Counters Scheduler::counters() const {
 std::string Scheduler::device() const { return impl_->engine.models().device(); }
 std::vector<std::string> Scheduler::loaded_models() const { return impl_->engine.models().names(); }
 std::optional<Loading> Scheduler::loading() const { return impl_->engine.models().loading(); }
+
+// --- comparing
+// ----------------------------------------------------------------------------------------
+
+Result<Scheduler::Comparison> Scheduler::compare(const ComparisonRequest& request,
+                                                 ComparisonLink::Tell tell) {
+  KVFS_ASSIGN(ComparisonSetup setup, examine_comparison(impl_->store, impl_->catalog,
+                                                        impl_->histories, impl_->known, request));
+  // With who asks, and the engine's run.
+  Comparison out{{}, std::make_shared<ComparisonLink>(std::move(tell), [impl = impl_.get()] {
+                   impl->engine.wake();
+                 })};
+  KVFS_TRY(impl_->engine.compare(
+      std::make_unique<ComparisonRun>(std::move(setup), out.link, impl_->known)));
+  const std::lock_guard lock(impl_->compare_mutex);
+  out.name = "compare-" + std::to_string(impl_->next_comparison++);
+  std::erase_if(impl_->comparisons, [](const auto& entry) { return entry.second.expired(); });
+  impl_->comparisons[{request.state, out.name}] = out.link;
+  return out;
+}
+
+Result<std::shared_ptr<ComparisonLink>> Scheduler::comparison(StateId state,
+                                                              const std::string& name) {
+  const std::lock_guard lock(impl_->compare_mutex);
+  const auto found = impl_->comparisons.find({state, name});
+  auto link = found == impl_->comparisons.end() ? nullptr : found->second.lock();
+  if (link) return link;
+  return fail(ErrorCode::kNotFound, "comparison " + name, "none of that name is under way",
+              "begin one: it lives as long as its stream is read");
+}
 
 void Scheduler::stop() {
   Impl& impl = *impl_;

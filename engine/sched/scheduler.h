@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "engine/sched/catalog.h"
+#include "engine/sched/compare.h"
 #include "engine/sched/params.h"
 #include "engine/sched/planner.h"
 #include "engine/sched/reply.h"
@@ -139,6 +140,17 @@ class Scheduler {
   // the state is still there, and takes jobs again or drops what is known of it.
   void forget(StateId state, std::function<void()> done);
   void settle(StateId state);
+
+  // --- comparing --------------------------------------------------------------------------------
+  // Begins it (compare.h), under a name; the first turn is to be said to the link. Refuses what can
+  // be known.
+  struct Comparison {
+    std::string name;
+    std::shared_ptr<ComparisonLink> link;
+  };
+  Result<Comparison> compare(const ComparisonRequest& request, ComparisonLink::Tell tell);
+  // One of the state's that is under way; kNotFound.
+  Result<std::shared_ptr<ComparisonLink>> comparison(StateId state, const std::string& name);
 
   Counters counters() const;
   std::string device() const;  // of the loaded model, "" while none is
