@@ -9,7 +9,6 @@
 #include "engine/sched/bundle_import.h"
 #include "engine/sched/verbs.h"
 #include "engine/store/views.h"
-#include "fs/version_files.h"
 
 namespace kvfs::daemon::http {
 namespace {
@@ -37,7 +36,7 @@ Result<Answer> export_bundle(Services& services, const Call& call) {
   };
   auto source = std::make_shared<Source>();
   KVFS_ASSIGN(const store::VersionRecord version, services.store.version(record.version));
-  KVFS_ASSIGN(source->pins, fs::pin_blocks(services.store, version));
+  KVFS_ASSIGN(source->pins, store::pin_blocks(services.store, version));
   KVFS_ASSIGN(source->view, store::part_view(services.store, version,
                                              as == "pt" ? store::DataPart::kBundlePt
                                                         : store::DataPart::kBundleSafetensors));
