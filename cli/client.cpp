@@ -229,7 +229,8 @@ Result<json::object> Client::upload(const std::string& target, int fd, std::uint
   return object;
 }
 
-Status Client::download(const std::string& target, int fd, const OnBytes& on_bytes) const {
+Status Client::download(const std::string& target, const Sink& sink,
+                        const OnBytes& on_bytes) const {
   asio::io_context io;
   Socket socket(io);
   KVFS_TRY(connect(socket, socket_));
@@ -250,15 +251,13 @@ Status Client::download(const std::string& target, int fd, const OnBytes& on_byt
     bhttp::read(socket, buffer, parser, error);
     if (error && error != bhttp::error::need_buffer) return broken(error);
     const std::size_t got = part.size() - parser.get().body().size;
-    if (refused) words.append(part.data(), got);
-    for (std::size_t put = 0; !refused && put < got;) {
-      const ssize_t n = ::write(fd, part.data() + put, got - put);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return fail(ErrorCode::kIo, "writing the file", std::strerror(errno), "make room");
-      put += static_cast<std::size_t>(n);
-    }
     done += got;
-    if (!refused) on_bytes(done, size);
+    if (refused) {
+      words.append(part.data(), got);
+    } else {
+      KVFS_TRY(sink(as_bytes({part.data(), got})));
+      on_bytes(done, size);
+    }
   }
   if (!refused) return {};
   KVFS_ASSIGN(const json::object object, object_of(words));

@@ -11,6 +11,7 @@
 
 #include <boost/json/object.hpp>
 
+#include "codec/base/bytes.h"
 #include "codec/base/result.h"
 
 namespace kvfs::cli {
@@ -32,8 +33,9 @@ class Client {
   using OnBytes = std::function<void(std::uint64_t done, std::uint64_t size)>;
   Result<boost::json::object> upload(const std::string& target, int fd, std::uint64_t size,
                                      const OnBytes& on_bytes) const;
-  // Writes what the daemon sends to the file that is open there; kIo: it ended too soon.
-  Status download(const std::string& target, int fd, const OnBytes& on_bytes) const;
+  // Gives what the daemon sends to `sink`, part by part; kIo: it ended too soon.
+  using Sink = std::function<Status(ByteSpan)>;
+  Status download(const std::string& target, const Sink& sink, const OnBytes& on_bytes) const;
 
   // Gives every JSON line of the answer to on_line as it arrives. At the first Ctrl-C on_interrupt
   // says whether it goes on; a second one ends it too: with kCanceled.

@@ -123,6 +123,7 @@ void Composition::on_event(const sched::Event& event) {
 }
 
 void Composition::stop() {
+  if (scheduler_) scheduler_->give_up_imports();
   if (server_) server_->stop_accepting();
   // Stopped but not yet destroyed: an event that was on its way may still reach it.
   listening_mount_ = nullptr;

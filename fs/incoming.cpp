@@ -77,7 +77,7 @@ bool is_temporary_bundle(std::string_view name) {
 Status check_bundle_name(const std::string& name) {
   if (is_temporary_bundle(name) || !sched::bundle_stem(name).empty()) return {};
   return fail(ErrorCode::kInvalid, "bundle", "its name does not end as one's",
-              "use NAME.pt, .safetensors, .pkl, .pkl.gz or .npz");
+              "use NAME.kvfs, .pt, .safetensors, .pkl, .pkl.gz or .npz");
 }
 
 void note_refusal(Context& context, const BundlePlace& place, const Status& status) {

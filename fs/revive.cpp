@@ -35,7 +35,7 @@ NodePtr find_bundle(Context& context, StateId state, Ino ino) {
   const auto record = context.store.state(state);
   if (!record) return nullptr;
   BundlesDir bundles(context, record->parent);
-  for (const char* suffix : {".pt", ".safetensors"}) {
+  for (const char* suffix : {".pt", ".safetensors", ".pkl", ".npz", ".kvfs"}) {
     auto node = bundles.lookup(record->name + suffix);
     if (node && (*node)->ino() == ino) return *std::move(node);
   }
@@ -58,7 +58,7 @@ NodePtr find_in_state(Context& context, const InoParts& parts, Ino ino) {
     return find_in(params, ino);
   }
   const auto part = static_cast<VersionPart>(parts.index);
-  if (part == VersionPart::kBundlePt || part == VersionPart::kBundleSafetensors) {
+  if (part >= VersionPart::kBundlePt && part <= VersionPart::kBundleKvfs) {
     return find_bundle(context, parts.state, ino);
   }
   if (part < VersionPart::kFirstLayer) {

@@ -42,19 +42,4 @@ Result<std::shared_ptr<VersionFiles>> VersionCache::get(VersionId id) {
   return files;
 }
 
-Result<std::vector<store::BlockPin>> pin_blocks(store::Store& store,
-                                                const store::VersionRecord& record) {
-  std::vector<store::BlockPin> pins;
-  pins.reserve(record.blocks.size());
-  for (const BlockId block : record.blocks) {
-    auto pin = store.pin(block);
-    if (!pin) {
-      return fail(ErrorCode::kNotFound, "an older version", "it was dropped",
-                  "open the file again");
-    }
-    pins.push_back(*std::move(pin));
-  }
-  return pins;
-}
-
 }  // namespace kvfs::fs

@@ -48,8 +48,4 @@ class VersionCache {
   std::list<Slot> recent_;  // newest first
 };
 
-// kNotFound: the version was dropped and some of its blocks are gone already.
-Result<std::vector<store::BlockPin>> pin_blocks(store::Store& store,
-                                                const store::VersionRecord& record);
-
 }  // namespace kvfs::fs

@@ -20,8 +20,8 @@
 namespace kvfs::cli {
 namespace {
 
-constexpr std::array<std::string_view, 5> kSuffixes = {".pkl.gz", ".pt", ".safetensors", ".pkl",
-                                                       ".npz"};
+constexpr std::array<std::string_view, 6> kSuffixes = {".pkl.gz", ".pt",  ".safetensors",
+                                                       ".pkl",    ".npz", ".kvfs"};
 
 Result<std::string> stem_of(const std::filesystem::path& path) {
   const std::string name = path.filename().string();
@@ -32,7 +32,7 @@ Result<std::string> stem_of(const std::filesystem::path& path) {
   }
   return fail(ErrorCode::kInvalid, "file " + path.string(),
               "its name ends in no suffix that is known",
-              "import .pt, .safetensors, .pkl, .pkl.gz or .npz");
+              "import .kvfs, .pt, .safetensors, .pkl, .pkl.gz or .npz");
 }
 
 struct Descriptor {
@@ -45,7 +45,7 @@ struct Descriptor {
 class Import : public Verb {
  public:
   void options(Options& options) override {
-    options.required("FILE", file_, "NAME.pt, .safetensors, .pkl, .pkl.gz or .npz");
+    options.required("FILE", file_, "NAME.kvfs, .pt, .safetensors, .pkl, .pkl.gz or .npz");
     options.value("STATE", state_, "the state it becomes; else NAME");
     options.value("--model", model_, "the model that made it, where the file does not say");
     options.flag("--json", json_, "the state's facts as JSON");

@@ -25,7 +25,7 @@ tl::unexpected<Error> refuse(std::string what, std::string why, std::string way_
 }
 
 // Drops the batch.
-Status check_tensor(TensorView& tensor, const std::string& what) {
+Status check_tensor(TensorView& tensor, const std::string& what, bool may_be_empty) {
   std::vector<std::uint64_t>& shape = tensor.shape;
   if (shape.size() == 4 && shape[0] != 1) {
     return refuse(what, "a batch of " + std::to_string(shape[0]) + ", " + text_of(shape),
@@ -35,7 +35,8 @@ Status check_tensor(TensorView& tensor, const std::string& what) {
   if (shape.size() != 3) {
     return refuse(what, "its shape is " + text_of(shape), "it has to be [1, heads, tokens, width]");
   }
-  if (std::ranges::find(shape, 0U) != shape.end()) {
+  const bool empty = shape[0] == 0 || shape[2] == 0 || (shape[1] == 0 && !may_be_empty);
+  if (empty) {
     return refuse(what, "it is empty, " + text_of(shape), "save a cache that has read something");
   }
   if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
@@ -51,8 +52,8 @@ Status check_layers(std::vector<ImportedLayer>& layers, bool lengths_may_differ)
     const std::string what = "layer " + std::to_string(i);
     TensorView& key = layers[i].key;
     TensorView& value = layers[i].value;
-    KVFS_TRY(check_tensor(key, what + ", key"));
-    KVFS_TRY(check_tensor(value, what + ", value"));
+    KVFS_TRY(check_tensor(key, what + ", key", lengths_may_differ));
+    KVFS_TRY(check_tensor(value, what + ", value", lengths_may_differ));
     const TensorView& first_key = layers[0].key;
     const TensorView& first_value = layers[0].value;
     if (key.shape[0] != value.shape[0] || key.shape[1] != value.shape[1]) {
@@ -95,16 +96,17 @@ Result<std::vector<std::vector<std::int32_t>>> checked_positions(const CachePart
   }
   for (std::size_t i = 0; i < parts.positions->size(); ++i) {
     const std::vector<std::int64_t>& given = (*parts.positions)[i];
-    if (given.size() != parts.layers[i].key.shape[1]) {
+    const std::uint64_t heads = parts.layers[i].key.shape[0], length = parts.layers[i].key.shape[1];
+    if (given.size() != length && given.size() != heads * length) {
       return refuse("positions",
-                    std::to_string(given.size()) + " for " +
-                        std::to_string(parts.layers[i].key.shape[1]) + " tokens of layer " +
-                        std::to_string(i),
-                    "one for each token of the tensors");
+                    std::to_string(given.size()) + " for " + std::to_string(length) +
+                        " tokens of layer " + std::to_string(i),
+                    "one for each token of the tensors, or of each head");
     }
     std::vector<std::int32_t>& checked = out.emplace_back();
     std::int64_t last = -1;
     for (const std::int64_t position : given) {
+      if (checked.size() % length == 0) last = -1;  // the next head
       if (position <= last || position >= std::numeric_limits<std::int32_t>::max()) {
         return refuse("positions",
                       std::to_string(position) + " comes after " + std::to_string(last),
@@ -119,7 +121,14 @@ Result<std::vector<std::vector<std::int32_t>>> checked_positions(const CachePart
 Status take_ids(const CacheParts& parts, ImportedCache& cache) {
   std::int64_t count = 0;  // positions known of
   for (const auto& positions : cache.positions) {
-    count = std::max<std::int64_t>(count, positions.back() + std::int64_t{1});
+    for (const std::int32_t position : positions) {
+      count = std::max(count, position + std::int64_t{1});
+    }
+  }
+  // Of a pruned state that kept none of the last ones.
+  const auto said = parts.state.find("n_tokens");
+  if (parts.ids && said != parts.state.end() && said->second == std::to_string(parts.ids->size())) {
+    count = std::max(count, std::ssize(*parts.ids));
   }
   if (!parts.ids) {
     if (count > kMostPositions && parts.positions) {
@@ -148,9 +157,10 @@ Status take_ids(const CacheParts& parts, ImportedCache& cache) {
 
 }  // namespace
 
-Result<std::vector<std::int64_t>> whole_numbers(const TensorView& tensor, const std::string& what) {
+Result<std::vector<std::int64_t>> whole_numbers(const TensorView& tensor, const std::string& what,
+                                                bool rows) {
   const std::vector<std::uint64_t>& shape = tensor.shape;
-  if (shape.size() == 2 && shape[0] != 1) {
+  if (shape.size() == 2 && shape[0] != 1 && !rows) {
     return refuse(what, "a batch of " + std::to_string(shape[0]), "save one sequence a file");
   }
   if (shape.empty() || shape.size() > 2 ||
@@ -188,6 +198,7 @@ Result<std::unique_ptr<CacheImport>> CacheImport::read(ByteSpan file, std::uint6
     KVFS_ASSIGN(out->inflated_, gunzip(file, most_bytes));
     file = out->inflated_;
   }
+  out->file_ = file;
   CacheParts parts;
   const auto is_tree = [](const auto& entry) { return entry.first.ends_with("/data.pkl"); };
   if (ZipFile::is_zip(file)) {

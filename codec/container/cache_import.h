@@ -39,8 +39,13 @@ struct ImportedCache {
   std::vector<std::int32_t> tokens;  // of the positions from 0 on, −1 where the file has no ids
   std::vector<std::int32_t> unread;  // ids after the last position: the model has not read them yet
   std::vector<std::vector<std::int32_t>>
-      positions;  // ascending; one for all layers, or one a layer
+      positions;  // one list for all layers, or one a layer: of T, or of each head's T in a row
+                  // where heads hold positions of their own; ascending in each
   std::map<std::string, std::string> state;  // what the file says of it
+
+  const std::vector<std::int32_t>& positions_of(std::size_t layer) const {
+    return positions[positions.size() == 1 ? 0 : layer];
+  }
 };
 
 class CacheImport {
@@ -50,9 +55,11 @@ class CacheImport {
   ~CacheImport();
 
   const ImportedCache& cache() const { return cache_; }
+  ByteSpan file() const { return file_; }  // what it was read of: inflated, where it was gzipped
 
  private:
   CacheImport();
+  ByteSpan file_;
   Bytes inflated_;
   std::unique_ptr<TorchFile> torch_;
   std::unique_ptr<ZipFile> zip_;

@@ -1,5 +1,6 @@
 // Caches in NumPy's .npz.
 #include <algorithm>
+#include <boost/json.hpp>
 #include <charconv>
 #include <map>
 #include <utility>
@@ -67,6 +68,27 @@ ArrayName array_name(std::string_view name) {
   return out;
 }
 
+// What our own say of the state: JSON of texts by name, as uint8. What is none is another's.
+void take_state(const TensorView& array, std::map<std::string, std::string>& out) {
+  boost::system::error_code error;
+  const boost::json::value value = boost::json::parse(as_text(array.bytes), error);
+  if (array.dtype != DType::kU8 || error || !value.is_object()) return;
+  for (const auto& [key, text] : value.get_object()) {
+    if (text.is_string()) out.insert_or_assign(std::string(key), std::string(text.get_string()));
+  }
+}
+
+// "positions_12" → 12.
+std::optional<std::size_t> positions_layer(std::string_view name) {
+  constexpr std::string_view kPrefix = "positions_";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  std::size_t layer = 0;
+  const auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), layer);
+  if (problem != std::errc{} || end != name.data() + name.size()) return std::nullopt;
+  return layer;
+}
+
 // [layers, …] as one tensor a layer.
 Status split(const TensorView& whole, const std::string& what, bool is_key,
              std::vector<ImportedLayer>& layers) {
@@ -96,6 +118,7 @@ struct Halves {
 Result<CacheParts> cache_in_npz(ZipFile& zip) {
   CacheParts parts;
   std::map<std::size_t, Halves> by_layer;
+  std::map<std::size_t, std::vector<std::int64_t>> positions;
   Halves all;
   for (const auto& [entry, facts] : zip.entries()) {
     if (!entry.ends_with(kSuffix)) continue;
@@ -104,12 +127,18 @@ Result<CacheParts> cache_in_npz(ZipFile& zip) {
     const bool is_key = parsed.half == ArrayName::Half::kKey;
     if (name == "input_ids" || name == "positions") {
       KVFS_ASSIGN(const TensorView array, array_of(zip, entry));
-      KVFS_ASSIGN(auto numbers, whole_numbers(array, name));
+      KVFS_ASSIGN(auto numbers, whole_numbers(array, name, name == "positions"));
       if (name == "input_ids") {
         parts.ids = std::move(numbers);
       } else {
         parts.positions.emplace().push_back(std::move(numbers));
       }
+    } else if (const auto layer = positions_layer(name)) {
+      KVFS_ASSIGN(const TensorView array, array_of(zip, entry));
+      KVFS_ASSIGN(positions[*layer], whole_numbers(array, name, true));
+    } else if (name == "state") {
+      KVFS_ASSIGN(const TensorView array, array_of(zip, entry));
+      take_state(array, parts.state);
     } else if (parsed.half != ArrayName::Half::kNone) {
       KVFS_ASSIGN(const TensorView array, array_of(zip, entry));
       Halves& halves = parsed.layer ? by_layer[*parsed.layer] : all;
@@ -117,6 +146,13 @@ Result<CacheParts> cache_in_npz(ZipFile& zip) {
       if (to) return refuse(in_quotes(name), "another array is the same half of the same layer");
       to = array;
     }
+  }
+  if (!positions.empty()) {
+    if (positions.rbegin()->first + 1 != positions.size()) {
+      return refuse("positions", "those of a layer are missing");
+    }
+    auto& by_number = parts.positions.emplace();
+    for (auto& [layer, numbers] : positions) by_number.push_back(std::move(numbers));
   }
   if (all.key && all.value && by_layer.empty()) {
     KVFS_TRY(split(*all.key, "keys", true, parts.layers));

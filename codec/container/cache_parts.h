@@ -31,7 +31,8 @@ bool is_safetensors(ByteSpan file);
 Result<CacheParts> cache_in_safetensors(ByteSpan file);
 Result<ImportedCache> checked_cache(CacheParts parts);
 
-// A tensor of int32 or int64, [n] or [1, n].
-Result<std::vector<std::int64_t>> whole_numbers(const TensorView& tensor, const std::string& what);
+// A tensor of int32 or int64, [n] or [1, n]; with rows [m, n] too, one row after the other.
+Result<std::vector<std::int64_t>> whole_numbers(const TensorView& tensor, const std::string& what,
+                                                bool rows = false);
 
 }  // namespace kvfs::container

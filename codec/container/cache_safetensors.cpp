@@ -32,7 +32,7 @@ Result<CacheParts> cache_in_safetensors(ByteSpan file) {
                                std::vector<std::vector<std::int64_t>>& to) -> Status {
     const auto found = tensors.find(name);
     if (found == tensors.end()) return {};
-    KVFS_ASSIGN(auto numbers, whole_numbers(found->second, name));
+    KVFS_ASSIGN(auto numbers, whole_numbers(found->second, name, name != "input_ids"));
     to.push_back(std::move(numbers));
     return {};
   };
@@ -47,6 +47,10 @@ Result<CacheParts> cache_in_safetensors(ByteSpan file) {
     if (key == tensors.end() && value == tensors.end()) break;
     if (key == tensors.end()) return refuse(name, "no key");
     if (value == tensors.end()) return refuse(name, "no value");
+    if (tensors.contains(name + ".head_offsets")) {
+      return refuse_cache(name, "its heads differ in length, and its type is not the model's",
+                          "import it where the model computes in the type it was exported in");
+    }
     KVFS_TRY(add_numbers(name + ".positions", positions));
     parts.layers.push_back({key->second, value->second});
   }

@@ -58,10 +58,10 @@ class TreeReader {
                                (keys.empty() ? " no keys" : keys));
   }
 
-  Result<std::vector<std::int64_t>> numbers(NodeId id, const std::string& what) {
+  Result<std::vector<std::int64_t>> numbers(NodeId id, const std::string& what, bool rows = false) {
     if (file_.is_tensor(id)) {
       KVFS_ASSIGN(const TensorView tensor, file_.tensor(id));
-      return whole_numbers(tensor, what);
+      return whole_numbers(tensor, what, rows);
     }
     // A list, or one row in a list, as tokenizers without return_tensors give.
     if (is_sequence(id) && tree_[id].items.size() == 1 && is_sequence(tree_[id].items[0])) {
@@ -90,13 +90,14 @@ class TreeReader {
     const bool by_layer = is_sequence(id) && !items.empty() && file_.is_tensor(items[0]);
     std::vector<std::vector<std::int64_t>>& out = parts_.positions.emplace();
     if (!by_layer) {
-      KVFS_ASSIGN(auto whole, numbers(id, "positions"));
+      KVFS_ASSIGN(auto whole, numbers(id, "positions", true));
       out.push_back(std::move(whole));
       return {};
     }
     if (items.size() > kMostLayers) return refuse("positions", "more layers than any model has");
     for (const NodeId item : items) {
-      KVFS_ASSIGN(auto one, numbers(item, "positions of layer " + std::to_string(out.size())));
+      KVFS_ASSIGN(auto one,
+                  numbers(item, "positions of layer " + std::to_string(out.size()), true));
       out.push_back(std::move(one));
     }
     return {};

@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace kvfs::container {
 namespace {
@@ -23,7 +24,45 @@ tl::unexpected<Error> corrupt(const char* why) {
   return fail(ErrorCode::kCorrupt, "gzip file", why, "compress it again");
 }
 
+constexpr int kFast = 1;  // keys and values are noise: more effort gains nothing
+
 }  // namespace
+
+struct GzipWriter::Deflater {
+  z_stream stream{};
+  bool ready = deflateInit2(&stream, kFast, Z_DEFLATED, kGzipWindow, 8, Z_DEFAULT_STRATEGY) == Z_OK;
+  Bytes out = Bytes(kStep);
+  ~Deflater() { deflateEnd(&stream); }
+};
+
+GzipWriter::GzipWriter(Sink sink)
+    : sink_(std::move(sink)), deflater_(std::make_unique<Deflater>()) {}
+GzipWriter::~GzipWriter() = default;
+
+Status GzipWriter::deflate_all(ByteSpan bytes, int flush) {
+  z_stream& stream = deflater_->stream;
+  if (!deflater_->ready) return fail(ErrorCode::kInternal, "gzip file", "zlib does not start");
+  stream.next_in = const_cast<std::uint8_t*>(bytes.data());
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  do {
+    stream.next_out = deflater_->out.data();
+    stream.avail_out = static_cast<uInt>(deflater_->out.size());
+    deflate(&stream, flush);
+    KVFS_TRY(sink_(ByteSpan(deflater_->out).first(deflater_->out.size() - stream.avail_out)));
+  } while (stream.avail_out == 0);
+  return {};
+}
+
+Status GzipWriter::write(ByteSpan bytes) {
+  for (constexpr std::size_t kMost = 1 << 30; !bytes.empty();) {
+    const ByteSpan part = bytes.first(std::min(kMost, bytes.size()));
+    KVFS_TRY(deflate_all(part, Z_NO_FLUSH));
+    bytes = bytes.subspan(part.size());
+  }
+  return {};
+}
+
+Status GzipWriter::finish() { return deflate_all({}, Z_FINISH); }
 
 bool is_gzip(ByteSpan file) { return as_text(file).starts_with("\x1f\x8b"); }
 

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "codec/container/pt_pickle.h"
+#include "codec/container/bundle_sums.h"
+#include "codec/container/pickle_writer.h"
 #include "codec/container/zip_layout.h"
 
 namespace kvfs::container {
@@ -18,9 +19,40 @@ std::uint64_t bytes_of(const BundleSpec& spec, std::size_t layer, KvHalf half) {
   return facts.heads * facts.tokens * width_of(facts, half) * size_of(spec.dtype);
 }
 
-Bytes as_i64(const std::vector<std::int32_t>& numbers) {
+std::size_t range_of(std::size_t layer, KvHalf half) {
+  return 2 * layer + (half == KvHalf::kKey ? 0 : 1);
+}
+
+// What torch's stream form of one storage has before its bytes: magic number, version, system, the
+// storage's name, its key, its elements. (torch/serialization.py, _legacy_save)
+Bytes stream_front(const BundleTensor& tensor) {
+  constexpr std::string_view kMagicAndVersion(
+      "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20j\xa8P\x19.\x80\x02M\xe9\x03.", 21);
+  PickleWriter system(2);
+  system.op(kEmptyDict);
+  system.op(kMark);
+  system.text("protocol_version");
+  system.whole(1001);
+  system.text("little_endian");
+  system.op(kNewTrue);
+  system.text("type_sizes");
+  system.op(kEmptyDict);
+  system.op(kSetItems);
+  system.op(kStop);
+  PickleWriter name(2);
+  name.storage(tensor.dtype, "0", tensor.elements(), PickleWriter::Within::kStream);
+  name.op(kStop);
+  PickleWriter keys(2);
+  keys.op(kEmptyList);
+  keys.text("0");
+  keys.op(kAppend);
+  keys.op(kStop);
   ByteWriter out;
-  for (const std::int32_t number : numbers) out.number(std::int64_t{number});
+  out.raw(as_bytes(kMagicAndVersion));
+  out.raw(system.take());
+  out.raw(name.take());
+  out.raw(keys.take());
+  out.number(tensor.elements());
   return out.take();
 }
 
@@ -37,9 +69,10 @@ Status check(const BundleSpec& spec) {
   }
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     const auto& positions = spec.positions[spec.positions.size() == 1 ? 0 : i];
-    if (positions.size() != spec.layers[i].tokens) {
+    const BundleLayer& layer = spec.layers[i];
+    if (positions.size() != layer.tokens && positions.size() != layer.heads * layer.tokens) {
       return refuse("layer " + std::to_string(i) + ": " + std::to_string(positions.size()) +
-                    " positions, " + std::to_string(spec.layers[i].tokens) + " tokens");
+                    " positions, " + std::to_string(layer.tokens) + " tokens");
     }
   }
   return {};
@@ -47,42 +80,51 @@ Status check(const BundleSpec& spec) {
 
 }  // namespace
 
-Result<StateBundle> StateBundle::make(const BundleSpec& spec) {
+Bytes as_i64(const std::vector<std::int32_t>& numbers) {
+  ByteWriter out;
+  for (const std::int32_t number : numbers) out.number(std::int64_t{number});
+  return out.take();
+}
+
+StateBundle::StateBundle() = default;
+StateBundle::StateBundle(StateBundle&&) noexcept = default;
+StateBundle& StateBundle::operator=(StateBundle&&) noexcept = default;
+StateBundle::~StateBundle() = default;
+
+Result<StateBundle> StateBundle::make(const BundleSpec& spec, BundleForm form) {
   KVFS_TRY(check(spec));
   StateBundle out;
-  out.lay_out(spec);
+  switch (form) {
+    case BundleForm::kPt:
+      out.lay_out_pt(spec);
+      break;
+    case BundleForm::kPkl:
+      out.lay_out_pkl(spec);
+      break;
+    case BundleForm::kNpz:
+      out.lay_out_npz(spec);
+      break;
+  }
   return out;
 }
 
-void StateBundle::add_bytes(Bytes bytes) {
-  Piece piece;
-  piece.begin = size_;
-  piece.size = bytes.size();
-  piece.bytes = std::move(bytes);
-  size_ += piece.size;
-  if (piece.size != 0) pieces_.push_back(std::move(piece));
-}
-
-void StateBundle::add_tensor(std::size_t layer, KvHalf half, std::uint64_t size) {
-  Piece piece;
-  piece.begin = size_;
-  piece.size = size;
-  piece.is_tensor = true;
-  piece.layer = layer;
-  piece.half = half;
-  size_ += size;
-  if (size != 0) pieces_.push_back(std::move(piece));
-}
-
 // Entries in the order that torch.save has: the tree, the byte order, the storages, the version.
-void StateBundle::lay_out(const BundleSpec& spec) {
+void StateBundle::lay_out_pt(const BundleSpec& spec) {
   ZipLayout zip;
   const auto add_whole = [&](const std::string& name, Bytes bytes) {
-    add_bytes(zip.header(name, bytes.size(), ZipLayout::crc_of(bytes), size_));
-    add_bytes(std::move(bytes));
+    file_.add(zip.header(name, bytes.size(), ZipLayout::crc_of(bytes), file_.size()));
+    file_.add(std::move(bytes));
   };
   const auto text = [](std::string_view value) { return Bytes(value.begin(), value.end()); };
-  add_whole("archive/data.pkl", pt_pickle(spec));
+  PickleWriter tree(2);
+  std::size_t storages = 0;
+  put_tree(tree, spec, [&](const BundleTensor& tensor) {
+    tree.tensor(tensor.shape, [&] {
+      tree.storage(tensor.dtype, std::to_string(storages++), tensor.elements(),
+                   PickleWriter::Within::kZip);
+    });
+  });
+  add_whole("archive/data.pkl", tree.take());
   add_whole("archive/byteorder", text("little"));
   std::size_t key = 0;
   const auto next_name = [&] { return "archive/data/" + std::to_string(key++); };
@@ -91,40 +133,47 @@ void StateBundle::lay_out(const BundleSpec& spec) {
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     for (const KvHalf half : {KvHalf::kKey, KvHalf::kValue}) {
       const std::uint64_t size = bytes_of(spec, i, half);
-      add_bytes(zip.header(next_name(), size, 0, size_));
-      add_tensor(i, half, size);
+      file_.add(zip.header(next_name(), size, 0, file_.size()));
+      file_.add_range(range_of(i, half), size);
     }
   }
   add_whole("archive/version", text("3\n"));
-  add_bytes(zip.directory(size_));
+  file_.add(zip.directory(file_.size()));
 }
 
-bool StateBundle::frames(ByteSpan file) const {
-  return file.size() == size_ && std::ranges::all_of(pieces_, [&](const Piece& piece) {
-           return piece.is_tensor ||
-                  std::ranges::equal(piece.bytes, file.subspan(piece.begin, piece.size));
-         });
+// A pickle whose storages are cut out of it: each is the one argument of _load_from_bytes.
+void StateBundle::lay_out_pkl(const BundleSpec& spec) {
+  constexpr std::uint8_t kWithLargeBytes = 4;
+  PickleWriter out(kWithLargeBytes);
+  put_tree(out, spec, [&](const BundleTensor& tensor) {
+    out.tensor(tensor.shape, [&] {
+      const Bytes front = stream_front(tensor);
+      const std::uint64_t size = tensor.elements() * size_of(tensor.dtype);
+      out.global("torch.storage", "_load_from_bytes");
+      out.op(kBinBytes8);
+      ByteWriter length;
+      length.number(front.size() + size);
+      out.raw(as_text(length.bytes()));
+      file_.add(out.take());
+      file_.add(front);
+      if (tensor.numbers != nullptr) {
+        file_.add(as_i64(*tensor.numbers));
+      } else {
+        file_.add_range(range_of(tensor.layer, tensor.half), size);
+      }
+      out.op(kTuple1);
+      out.op(kReduce);
+    });
+  });
+  file_.add(out.take());
 }
 
 Result<std::size_t> StateBundle::read(std::uint64_t offset, MutableByteSpan out,
                                       const ReadTensor& tensor) const {
-  if (offset >= size_) return std::size_t{0};
-  out = out.first(std::min<std::uint64_t>(out.size(), size_ - offset));
-  auto piece = std::ranges::upper_bound(pieces_, offset, {}, &Piece::begin);
-  std::size_t done = 0;
-  for (--piece; done < out.size(); ++piece) {
-    const std::uint64_t within = offset + done - piece->begin;
-    const MutableByteSpan part =
-        out.subspan(done, std::min<std::uint64_t>(out.size() - done, piece->size - within));
-    if (piece->is_tensor) {
-      KVFS_TRY(tensor(piece->layer, piece->half, within, part));
-    } else {
-      std::copy_n(piece->bytes.begin() + static_cast<std::ptrdiff_t>(within), part.size(),
-                  part.begin());
-    }
-    done += part.size();
-  }
-  return done;
+  return file_.read(offset, out, [&](std::size_t range, std::uint64_t at, MutableByteSpan part) {
+    if (sums_) return sums_->read(range, at, part, tensor);
+    return tensor(range / 2, range % 2 == 0 ? KvHalf::kKey : KvHalf::kValue, at, part);
+  });
 }
 
 }  // namespace kvfs::container

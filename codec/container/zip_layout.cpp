@@ -10,6 +10,7 @@ constexpr std::uint32_t kIn64 = 0xffffffff;  // "see the ZIP64 field"
 constexpr std::uint16_t kPlain = 20;         // versions needed: 2.0
 constexpr std::uint16_t kZip64 = 45;         // 4.5
 constexpr std::uint16_t kUtf8Names = 1 << 11;
+constexpr std::uint16_t kDescriptorBehind = 1 << 3;
 constexpr std::uint16_t kStored = 0;
 constexpr std::uint32_t kOldestTime = ((1 << 5) | 1) << 16;  // 1 January 1980, midnight
 
@@ -20,13 +21,15 @@ std::uint32_t narrow(std::uint64_t number) {
 
 }  // namespace
 
-std::uint32_t ZipLayout::crc_of(ByteSpan bytes) {
-  return static_cast<std::uint32_t>(crc32_z(0, bytes.data(), bytes.size()));
+std::uint32_t ZipLayout::crc_of(ByteSpan bytes, std::uint32_t before) {
+  if (bytes.empty()) return before;  // zlib takes no data for a wish to begin
+  return static_cast<std::uint32_t>(crc32_z(before, bytes.data(), bytes.size()));
 }
 
-Bytes ZipLayout::header(const std::string& name, std::uint64_t size, std::uint32_t crc,
-                        std::uint64_t offset) {
-  entries_.push_back({name, size, crc, offset});
+Bytes ZipLayout::header(const std::string& name, std::uint64_t size,
+                        std::optional<std::uint32_t> crc, std::uint64_t offset) {
+  const std::uint16_t flags = crc ? kUtf8Names : kUtf8Names | kDescriptorBehind;
+  entries_.push_back({name, size, crc.value_or(0), flags, offset});
   ByteWriter extra;
   if (needs_64(size)) {
     extra.number(std::uint16_t{1});
@@ -44,16 +47,31 @@ Bytes ZipLayout::header(const std::string& name, std::uint64_t size, std::uint32
   ByteWriter out;
   out.raw(as_bytes("PK\x03\x04"));
   out.number(needs_64(size) ? kZip64 : kPlain);
-  out.number(kUtf8Names);
+  out.number(flags);
   out.number(kStored);
   out.number(kOldestTime);
-  out.number(crc);
+  out.number(crc.value_or(0));
   out.number(narrow(size));
   out.number(narrow(size));
   out.number(static_cast<std::uint16_t>(name.size()));
   out.number(static_cast<std::uint16_t>(extra.bytes().size()));
   out.raw(as_bytes(name));
   out.raw(extra.bytes());
+  return out.take();
+}
+
+Bytes ZipLayout::descriptor(std::size_t entry) const {
+  const Entry& facts = entries_[entry];
+  ByteWriter out;
+  out.raw(as_bytes("PK\x07\x08"));
+  out.number(facts.crc);
+  for (int i = 0; i < 2; ++i) {
+    if (needs_64(facts.size)) {
+      out.number(facts.size);
+    } else {
+      out.number(static_cast<std::uint32_t>(facts.size));
+    }
+  }
   return out.take();
 }
 
@@ -70,7 +88,7 @@ Bytes ZipLayout::directory(std::uint64_t offset) const {
     out.raw(as_bytes("PK\x01\x02"));
     out.number(kZip64);
     out.number(wide != 0 ? kZip64 : kPlain);
-    out.number(kUtf8Names);
+    out.number(entry.flags);
     out.number(kStored);
     out.number(kOldestTime);
     out.number(entry.crc);

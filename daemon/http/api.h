@@ -14,7 +14,8 @@
 //   POST   /v1/states/PATH/fork         {"to": path} → 201
 //   POST   /v1/states/PATH/snap         {"name"} → 201; STATE@NAME names it, DELETE drops it
 //   POST   /v1/states/PATH/rollback     {"to": "512", the number of tokens to keep, or "@NAME"}
-//   GET    /v1/states/PATH/export?as=pt|safetensors  the state as one file
+//   GET    /v1/states/PATH/export?as=FORM  the state as one file: pt, safetensors, pkl,
+//                                       npz, kvfs; with kvfs ?files, ?snapshots too
 //   POST   /v1/states/PATH/import       a file of any size: what bundles/ takes; ?model=NAME → 201
 //   GET    /v1/states/PATH/log          {"versions":[{"name","tokens","model","advanced",…}…]}:
 //   what it

@@ -1,5 +1,8 @@
 // States as files: out, and back in.
+#include <algorithm>
+#include <array>
 #include <memory>
+#include <utility>
 
 #include "codec/container/mapped_file.h"
 #include "daemon/http/api.h"
@@ -8,11 +11,20 @@
 #include "daemon/http/tell_mount.h"
 #include "engine/sched/bundle_import.h"
 #include "engine/sched/verbs.h"
+#include "engine/store/archive.h"
 #include "engine/store/views.h"
-#include "fs/version_files.h"
 
 namespace kvfs::daemon::http {
 namespace {
+
+using store::DataPart;
+
+constexpr std::array<std::pair<std::string_view, DataPart>, 5> kForms{
+    {{"pt", DataPart::kBundlePt},
+     {"safetensors", DataPart::kBundleSafetensors},
+     {"pkl", DataPart::kBundlePkl},
+     {"npz", DataPart::kBundleNpz},
+     {"kvfs", DataPart::kBundleKvfs}}};
 
 std::string query_word(const Call& call, const std::string& name) {
   const auto found = call.query.find(name);
@@ -22,9 +34,16 @@ std::string query_word(const Call& call, const std::string& name) {
 Result<Answer> export_bundle(Services& services, const Call& call) {
   KVFS_ASSIGN(const StateId state, sched::resolve(services.store, call.captures.at(0)));
   const std::string as = query_word(call, "as");
-  if (as != "pt" && as != "safetensors") {
+  const auto part = std::ranges::find(kForms, as, &std::pair<std::string_view, DataPart>::first);
+  const store::ArchiveWishes wishes{.files = call.asks("files"),
+                                    .snapshots = call.asks("snapshots")};
+  if (part == kForms.end()) {
     return fail(ErrorCode::kInvalid, "export as '" + as + "'", "that is no form of a state",
-                "ask for pt or safetensors");
+                "ask for pt, safetensors, pkl, npz or kvfs");
+  }
+  if (part->second != DataPart::kBundleKvfs && (wishes.files || wishes.snapshots)) {
+    return fail(ErrorCode::kInvalid, "export as '" + as + "'",
+                "it holds neither files nor snapshots", "ask for kvfs");
   }
   KVFS_ASSIGN(const store::StateRecord record, services.store.state(state));
   if (!record.version) {
@@ -36,11 +55,13 @@ Result<Answer> export_bundle(Services& services, const Call& call) {
     std::unique_ptr<store::FileView> view;
   };
   auto source = std::make_shared<Source>();
-  KVFS_ASSIGN(const store::VersionRecord version, services.store.version(record.version));
-  KVFS_ASSIGN(source->pins, fs::pin_blocks(services.store, version));
-  KVFS_ASSIGN(source->view, store::part_view(services.store, version,
-                                             as == "pt" ? store::DataPart::kBundlePt
-                                                        : store::DataPart::kBundleSafetensors));
+  if (part->second == DataPart::kBundleKvfs) {
+    KVFS_ASSIGN(source->view, store::archive_view(services.store, state, wishes));
+  } else {
+    KVFS_ASSIGN(const store::VersionRecord version, services.store.version(record.version));
+    KVFS_ASSIGN(source->pins, store::pin_blocks(services.store, version));
+    KVFS_ASSIGN(source->view, store::part_view(services.store, version, part->second));
+  }
   Answer answer{.content_type = "application/octet-stream", .kind = Answer::Body::kFile};
   answer.download = Download{source->view->size(), [source](std::uint64_t at, MutableByteSpan out) {
                                return source->view->read(at, out);

@@ -1,12 +1,15 @@
 #include "daemon/http/connection.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <optional>
 
 #include <openssl/crypto.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/read.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -180,6 +183,21 @@ bool takes_file(const Request& request) {
   return match && match->route != nullptr && match->route->takes_file;
 }
 
+// Reads what is left of a body of known length past the parser, which would take it in small pieces
+// through its own buffer. Returns what it put into part; 0: the client went.
+asio::awaitable<std::size_t> read_body(Stream& stream, beast::flat_buffer& buffer,
+                                       std::uint64_t left, Bytes& part) {
+  const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(part.size(), left));
+  const std::size_t there = std::min(wanted, buffer.size());  // came with the head
+  std::memcpy(part.data(), buffer.data().data(), there);
+  buffer.consume(there);
+  const auto rest = asio::buffer(part.data() + there, wanted - there);
+  stream.expires_after(kBodyTime);
+  const auto [error, bytes] = co_await asio::async_read(stream, rest, as_result);
+  static_cast<void>(bytes);
+  co_return error ? 0 : wanted;
+}
+
 // The body of a request whose head was read, to a file: parts are written by the workers.
 asio::awaitable<std::optional<Received>> receive_file(Stream& stream, Front& front,
                                                       beast::flat_buffer& buffer, Parser& head,
@@ -192,14 +210,23 @@ asio::awaitable<std::optional<Received>> receive_file(Stream& stream, Front& fro
   bhttp::request_parser<bhttp::buffer_body> parser(std::move(head));
   parser.body_limit(boost::none);
   Bytes part(kFilePart);
-  while (!parser.is_done()) {
-    parser.get().body().data = part.data();
-    parser.get().body().size = part.size();
-    stream.expires_after(kBodyTime);
-    const auto [error, bytes] = co_await bhttp::async_read(stream, buffer, parser, as_result);
-    static_cast<void>(bytes);
-    if (error && error != bhttp::error::need_buffer) co_return std::nullopt;
-    const ByteSpan got = ByteSpan(part).first(part.size() - parser.get().body().size);
+  const auto length = parser.content_length();
+  for (std::uint64_t left = length.value_or(0); length ? left != 0 : !parser.is_done();) {
+    std::size_t size = 0;
+    if (length) {
+      size = co_await read_body(stream, buffer, left, part);
+      if (size == 0) co_return std::nullopt;
+      left -= size;
+    } else {
+      parser.get().body().data = part.data();
+      parser.get().body().size = part.size();
+      stream.expires_after(kBodyTime);
+      const auto [error, bytes] = co_await bhttp::async_read(stream, buffer, parser, as_result);
+      static_cast<void>(bytes);
+      if (error && error != bhttp::error::need_buffer) co_return std::nullopt;
+      size = part.size() - parser.get().body().size;
+    }
+    const ByteSpan got = ByteSpan(part).first(size);
     const Status kept =
         co_await asio::co_spawn(front.workers, append_part(**upload, got), use_awaitable);
     if (!kept) {
@@ -209,7 +236,7 @@ asio::awaitable<std::optional<Received>> receive_file(Stream& stream, Front& fro
   }
   stream.expires_never();  // a large one takes its time
   Request request;
-  static_cast<bhttp::request_header<>&>(request) = parser.release().base();
+  static_cast<bhttp::request_header<>&>(request) = parser.get().base();
   co_return Received{std::move(request), *std::move(upload)};
 }
 

@@ -126,9 +126,10 @@ Status check_root(const store::StateDocument& document, const store::VersionReco
               "copy it again; without \"root\" in state.json it is taken as it is, as edited");
 }
 
-Status import(store::Store& store, Catalog& catalog, StateId id, const Copy& copy,
-              const store::StateDocument& document) {
+Status import(store::Store& store, Scheduler& scheduler, Catalog& catalog, StateId id,
+              const Copy& copy, const store::StateDocument& document) {
   store::StateFiles files;
+  files.given_up = [&scheduler] { return scheduler.imports_given_up(); };
   KVFS_ASSIGN(files.tokens, view_of(store, copy, kTokens));
   for (std::size_t i = 0; i < document.version.layers.size(); ++i) {
     KVFS_ASSIGN(auto layer, view_of(store, copy, layer_path(i)));
@@ -213,7 +214,7 @@ Result<bool> settle(store::Store& store, Scheduler& scheduler, Catalog& catalog,
     KVFS_TRY(replace(store, id, copy,
                      [&](store::WriteTransaction&) -> Result<VersionId> { return source; }));
   } else {
-    KVFS_TRY(import(store, catalog, id, copy, document));
+    KVFS_TRY(import(store, scheduler, catalog, id, copy, document));
   }
   scheduler.advanced(id);
   return true;

@@ -8,7 +8,9 @@
 #include <optional>
 #include <utility>
 
+#include "engine/sched/archive_import.h"
 #include "engine/sched/bundle_source.h"
+#include "engine/store/archive.h"
 #include "engine/store/bundle_files.h"
 #include "engine/store/write_transaction.h"
 
@@ -18,8 +20,8 @@ namespace {
 namespace json = boost::json;
 using container::ImportedCache;
 
-constexpr std::array<std::string_view, 5> kSuffixes = {".pt", ".safetensors", ".pkl", ".pkl.gz",
-                                                       ".npz"};
+constexpr std::array<std::string_view, 6> kSuffixes = {".pt",     ".safetensors", ".pkl",
+                                                       ".pkl.gz", ".npz",         ".kvfs"};
 
 std::int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -28,13 +30,9 @@ std::int64_t now_ns() {
 }
 
 // Where it is to be.
-struct Place {
-  std::optional<StateId> state;  // that is there
-  store::StateRecord record;     // as it is, or is to be made
-};
-
-Result<Place> find_place(store::Store& store, Scheduler& scheduler, const BundleImport& wanted) {
-  Place place;
+Result<ImportPlace> find_place(store::Store& store, Scheduler& scheduler,
+                               const BundleImport& wanted) {
+  ImportPlace place;
   const auto entry = store.lookup(wanted.parent, wanted.name);
   if (!entry && entry.error().code != ErrorCode::kNotFound) return fail(entry.error());
   if (!entry) {
@@ -97,8 +95,7 @@ struct Plan {
 std::vector<std::unique_ptr<store::FileView>> layer_files(const ImportedCache& cache, DType dtype) {
   std::vector<std::unique_ptr<store::FileView>> out;
   for (std::size_t i = 0; i < cache.layers.size(); ++i) {
-    const auto& positions = cache.positions[cache.positions.size() == 1 ? 0 : i];
-    out.push_back(store::imported_layer(cache.layers[i], positions, dtype));
+    out.push_back(store::imported_layer(cache.layers[i], cache.positions_of(i), dtype));
   }
   return out;
 }
@@ -120,7 +117,6 @@ std::string edited_detail(const store::StateDocument& document) {
 Result<Plan> plan_anew(const Bundle& bundle, const model::ModelCard& card,
                        const store::StateRecord& record) {
   const ImportedCache& cache = bundle.cache->cache();
-  KVFS_TRY(check_whole(cache));
   KVFS_ASSIGN(const JobParams params, resolve_params(record.params));
   Plan plan;
   store::VersionRecord& version = plan.document.version;
@@ -133,9 +129,10 @@ Result<Plan> plan_anew(const Bundle& bundle, const model::ModelCard& card,
   version.n_tokens = cache.tokens.size();
   version.next_pos = static_cast<Position>(cache.tokens.size());
   version.layers = card.info.layers;
-  for (const container::ImportedLayer& layer : cache.layers) {
+  for (std::size_t i = 0; i < cache.layers.size(); ++i) {
+    const container::ImportedLayer& layer = cache.layers[i];
     version.extents.push_back(
-        {.own_positions = false,
+        {.own_positions = cache.positions_of(i).size() != layer.key.shape[1],
          .lengths = std::vector<std::uint32_t>(layer.key.shape[0],
                                                static_cast<std::uint32_t>(layer.key.shape[1]))});
   }
@@ -171,11 +168,11 @@ Result<Plan> plan_of(Catalog& catalog, const store::StateRecord& record, const B
   }
   const ImportedCache& cache = bundle.cache->cache();
   const bool as_it_is = bundle.document && agrees(*bundle.document, cache) &&
-                        (its == nullptr || its->info.kv_dtype == cache.layers[0].key.dtype);
+                        (its == nullptr || its->info.kv_dtype == bundle.document->version.kv_dtype);
   if (as_it_is) {
     plan.document = *bundle.document;
     plan.files.tokens = store::imported_tokens(cache.tokens);
-    plan.files.layers = layer_files(cache, cache.layers[0].key.dtype);
+    plan.files.layers = layer_files(cache, plan.document.version.kv_dtype);
     take_text(plan, its);
     return plan;
   }
@@ -214,12 +211,16 @@ std::string_view bundle_stem(std::string_view file_name) {
 
 Result<StateId> import_bundle(store::Store& store, Scheduler& scheduler, Catalog& catalog,
                               const BundleImport& wanted) {
-  KVFS_ASSIGN(Place place, find_place(store, scheduler, wanted));
+  KVFS_ASSIGN(ImportPlace place, find_place(store, scheduler, wanted));
+  if (store::Archive::is_archive(wanted.file)) {
+    return import_archive(store, scheduler, catalog, wanted, place);
+  }
   if (!wanted.model.empty()) place.record.params["model"] = wanted.model;
   auto read = read_bundle(catalog, wanted.file);
   if (!read && read.error().code == ErrorCode::kCorrupt) read.error().code = ErrorCode::kInvalid;
   KVFS_ASSIGN(const Bundle bundle, std::move(read));
-  KVFS_ASSIGN(const Plan plan, plan_of(catalog, place.record, bundle, wanted.file));
+  KVFS_ASSIGN(Plan plan, plan_of(catalog, place.record, bundle, wanted.file));
+  plan.files.given_up = [&scheduler] { return scheduler.imports_given_up(); };
   KVFS_ASSIGN(const store::Assembled made, store::assemble(store, plan.document, plan.files));
   StateId id = place.state.value_or(StateId{});
   const std::int64_t at = wanted.modified_ns != 0 ? wanted.modified_ns : now_ns();

@@ -1,6 +1,7 @@
 #include "engine/sched/bundle_source.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <utility>
 
@@ -41,8 +42,9 @@ Result<std::optional<store::StateDocument>> document_of(const store::BundleFacts
   return fail(document.error());
 }
 
-bool is_untouched_pt(const ImportedCache& cache, ByteSpan file) {
-  container::BundleSpec spec{.dtype = cache.layers[0].key.dtype,
+// `file`: inflated, where it was gzipped.
+bool is_untouched(const ImportedCache& cache, DType dtype, ByteSpan file) {
+  container::BundleSpec spec{.dtype = dtype,
                              .layers = {},
                              .tokens = cache.tokens,
                              .positions = cache.positions,
@@ -51,8 +53,12 @@ bool is_untouched_pt(const ImportedCache& cache, ByteSpan file) {
     spec.layers.push_back(
         {layer.key.shape[0], layer.key.shape[1], layer.key.shape[2], layer.value.shape[2]});
   }
-  const auto bundle = container::StateBundle::make(spec);
-  return bundle && bundle->frames(file);
+  using container::BundleForm;
+  return std::ranges::any_of(std::array{BundleForm::kPt, BundleForm::kPkl, BundleForm::kNpz},
+                             [&](BundleForm form) {
+                               const auto bundle = container::StateBundle::make(spec, form);
+                               return bundle && bundle->frames(file);
+                             });
 }
 
 Result<Bundle> read_cache(ByteSpan file) {
@@ -60,7 +66,8 @@ Result<Bundle> read_cache(ByteSpan file) {
   KVFS_ASSIGN(bundle.cache, container::CacheImport::read(file, kMostInflated));
   const ImportedCache& cache = bundle.cache->cache();
   KVFS_ASSIGN(bundle.document, document_of(cache.state));
-  bundle.untouched = bundle.document && is_untouched_pt(cache, file);
+  bundle.untouched = bundle.document &&
+                     is_untouched(cache, bundle.document->version.kv_dtype, bundle.cache->file());
   return bundle;
 }
 
@@ -117,8 +124,12 @@ Status check_fits(const ImportedCache& cache, const model::ModelInfo& model) {
 
 bool agrees(const store::StateDocument& document, const ImportedCache& cache) {
   const store::VersionRecord& version = document.version;
+  // NumPy has no bfloat16: an .npz carries it as float32.
+  const DType dtype = cache.layers[0].key.dtype;
+  const bool same_type =
+      version.kv_dtype == dtype || (version.kv_dtype == DType::kBF16 && dtype == DType::kF32);
   if (version.n_tokens != cache.tokens.size() || version.layers.size() != cache.layers.size() ||
-      version.kv_dtype != cache.layers[0].key.dtype || !cache.unread.empty()) {
+      !same_type || !cache.unread.empty()) {
     return false;
   }
   const std::vector<LayerShape> shapes = shapes_of(cache);
@@ -133,26 +144,6 @@ bool agrees(const store::StateDocument& document, const ImportedCache& cache) {
     if (!same) return false;
   }
   return true;
-}
-
-Status check_whole(const ImportedCache& cache) {
-  for (std::size_t i = 0; i < cache.positions.size(); ++i) {
-    const auto& positions = cache.positions[i];
-    for (std::size_t row = 0; row < positions.size(); ++row) {
-      if (positions[row] == static_cast<Position>(row)) continue;
-      return fail(
-          ErrorCode::kUnsupported, "positions",
-          "position " + std::to_string(row) + " is missing: a pruned cache cannot go on here",
-          "import it as it was before it was pruned");
-    }
-    if (positions.size() == cache.tokens.size()) continue;
-    return fail(ErrorCode::kUnsupported, "positions",
-                "layer " + std::to_string(i) + " ends at position " +
-                    std::to_string(positions.size()) + ", another one at " +
-                    std::to_string(cache.tokens.size()),
-                "import it as it was before it was pruned");
-  }
-  return {};
 }
 
 Result<std::vector<TokenId>> bundled_tokens(const container::SafetensorsHeader& header,

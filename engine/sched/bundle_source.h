@@ -27,8 +27,6 @@ bool fits(const container::ImportedCache& cache, const model::ModelInfo& model);
 Status check_fits(const container::ImportedCache& cache, const model::ModelInfo& model);
 // Whether the tensors' numbers and shapes are those that the document says.
 bool agrees(const store::StateDocument& document, const container::ImportedCache& cache);
-// kUnsupported: positions are missing.
-Status check_whole(const container::ImportedCache& cache);
 // The ids of one of our own .safetensors.
 Result<std::vector<TokenId>> bundled_tokens(const container::SafetensorsHeader& header,
                                             ByteSpan file);

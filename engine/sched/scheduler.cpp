@@ -1,5 +1,6 @@
 #include "engine/sched/scheduler.h"
 
+#include <atomic>
 #include <future>
 #include <mutex>
 
@@ -55,6 +56,7 @@ struct Scheduler::Impl {
   Committer committer;
   EngineLoop engine;
   Inflight calls;  // of the store, that will call back
+  std::atomic<bool> imports_given_up = false;
 
   std::mutex listener_mutex;  // guards listener
   std::function<void(const Event&)> listener;
@@ -305,6 +307,9 @@ Counters Scheduler::counters() const {
 std::string Scheduler::device() const { return impl_->engine.models().device(); }
 std::vector<std::string> Scheduler::loaded_models() const { return impl_->engine.models().names(); }
 std::optional<Loading> Scheduler::loading() const { return impl_->engine.models().loading(); }
+
+void Scheduler::give_up_imports() { impl_->imports_given_up = true; }
+bool Scheduler::imports_given_up() const { return impl_->imports_given_up; }
 
 // --- comparing
 // ----------------------------------------------------------------------------------------

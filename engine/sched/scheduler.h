@@ -157,6 +157,10 @@ class Scheduler {
   std::vector<std::string> loaded_models() const;
   std::optional<Loading> loading() const;
 
+  // What reads a file or a copy into the store gives up at its next block: the first thing to say
+  // when the daemon ends, since others wait for it.
+  void give_up_imports();
+  bool imports_given_up() const;
   // Running jobs stop after the step they are in; theirs and the queued ones' rows stay, to be
   // taken up at the next start. Open replies end with kInterrupted.
   void stop();

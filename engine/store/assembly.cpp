@@ -84,6 +84,12 @@ Result<std::string> read_whole(FileView& view, std::uint64_t most, const std::st
   return text;
 }
 
+Status check_given_up(const std::function<bool()>& given_up) {
+  if (!given_up || !given_up()) return {};
+  return fail(ErrorCode::kInterrupted, "import", "the daemon is stopping",
+              "do it again when the daemon is back");
+}
+
 Result<Assembled> assemble(Store& store, const StateDocument& document, const StateFiles& files) {
   KVFS_TRY(check(document, files));
   Assembled out{.version = document.version};
@@ -110,6 +116,7 @@ Result<Assembled> assemble(Store& store, const StateDocument& document, const St
     return {};
   };
   for (std::size_t first = 0; first < tokens.size(); first += kBlockTokens) {
+    KVFS_TRY(check_given_up(files.given_up));
     const auto count = std::min<std::size_t>(kBlockTokens, tokens.size() - first);
     const std::span<const TokenId> ids = std::span(tokens).subspan(first, count);
     NewBlock block{.index = static_cast<std::int32_t>(first / kBlockTokens)};

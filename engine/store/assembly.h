@@ -32,7 +32,10 @@ struct StateFiles {
   // The bytes of a token; empty: unknown, then the whole text is the first block's.
   std::function<std::string_view(TokenId)> bytes_of;
   std::string text;
+  std::function<bool()> given_up;  // asked before each block; true ends it with kInterrupted
 };
+// kInterrupted where it is so.
+Status check_given_up(const std::function<bool()>& given_up);
 
 struct Assembled {
   VersionRecord version;  // for add_version, which works out the root

@@ -82,6 +82,20 @@ Result<std::unique_ptr<FileView>> tokens_view(Store& store, const VersionRecord&
                                          tokens_part);
 }
 
+Result<std::vector<BlockPin>> pin_blocks(Store& store, const VersionRecord& version) {
+  std::vector<BlockPin> pins;
+  pins.reserve(version.blocks.size());
+  for (const BlockId block : version.blocks) {
+    auto pin = store.pin(block);
+    if (!pin) {
+      return fail(ErrorCode::kNotFound, "an older version", "it was dropped",
+                  "open the file again");
+    }
+    pins.push_back(*std::move(pin));
+  }
+  return pins;
+}
+
 Result<std::vector<BlockToken>> tokens_of(Store& store, const VersionRecord& version) {
   std::vector<BlockToken> tokens;
   tokens.reserve(version.n_tokens);

@@ -110,6 +110,9 @@ std::unique_ptr<FileView> imported_layer(const container::ImportedLayer& layer,
   header.tensors = {{.name = "key", .dtype = dtype, .shape = whole(layer.key)},
                     {.name = "value", .dtype = dtype, .shape = whole(layer.value)},
                     {.name = "positions", .dtype = DType::kI32, .shape = {positions.size()}}};
+  if (positions.size() != layer.key.shape[1]) {
+    header.tensors.back().shape = {layer.key.shape[0], layer.key.shape[1]};
+  }
   ByteWriter numbers;
   for (const Position position : positions) numbers.number(position);
   auto out = std::make_unique<SectionsView>();

@@ -8,6 +8,7 @@
 
 #include "codec/container/safetensors.h"
 #include "codec/container/state_bundle.h"
+#include "engine/store/archive.h"
 #include "engine/store/block_views.h"
 #include "engine/store/bundles.h"
 
@@ -52,10 +53,12 @@ class LayerFiles {
   std::list<Open> open_;          // used last first
 };
 
-class PtView final : public FileView {
+// .pt, .pkl, .npz.
+class PairsView final : public FileView {
  public:
-  static Result<std::unique_ptr<FileView>> make(Store& store, const VersionRecord& version) {
-    auto out = std::unique_ptr<PtView>(new PtView(store, version));
+  static Result<std::unique_ptr<FileView>> make(Store& store, const VersionRecord& version,
+                                                container::BundleForm form) {
+    auto out = std::unique_ptr<PairsView>(new PairsView(store, version, form));
     container::BundleSpec& spec = out->spec_;
     KVFS_ASSIGN(spec.state, bundle_facts(store, version));
     spec.dtype = version.kv_dtype;
@@ -64,16 +67,18 @@ class PtView final : public FileView {
     bool whole = true;
     for (std::size_t i = 0; i < version.layers.size(); ++i) {
       const LayerShape& shape = version.layers[i];
-      const std::uint32_t length = version.extents[i].lengths.front();
+      const LayerExtent& extent = version.extents[i];
+      const std::uint32_t length = extent.lengths.front();
       spec.layers.push_back({shape.kv_heads, length, shape.key_width, shape.value_width});
-      spec.positions.emplace_back(length);
+      spec.positions.emplace_back(extent.own_positions ? std::size_t{length} * shape.kv_heads
+                                                       : length);
       whole = whole && length == all;
     }
     if (whole) {
       spec.positions.resize(1);
       std::iota(spec.positions[0].begin(), spec.positions[0].end(), 0);
     }
-    KVFS_ASSIGN(const auto laid_out, container::StateBundle::make(spec));
+    KVFS_ASSIGN(const auto laid_out, container::StateBundle::make(spec, form));
     out->size_ = laid_out.size();
     return out;
   }
@@ -93,8 +98,8 @@ class PtView final : public FileView {
   }
 
  private:
-  PtView(Store& store, const VersionRecord& version)
-      : store_(store), version_(version), layers_(store, version_) {}
+  PairsView(Store& store, const VersionRecord& version, container::BundleForm form)
+      : store_(store), version_(version), form_(form), layers_(store, version_) {}
 
   // What the size does not depend on.
   Status fill() {
@@ -109,12 +114,13 @@ class PtView final : public FileView {
                                   positions.size() * sizeof(Position));
       KVFS_TRY(layers_.read(layer, layer_header(version_, layer).tensors[2].begin, bytes));
     }
-    KVFS_ASSIGN(bundle_, container::StateBundle::make(spec_));
+    KVFS_ASSIGN(bundle_, container::StateBundle::make(spec_, form_));
     return {};
   }
 
   Store& store_;
   const VersionRecord version_;
+  const container::BundleForm form_;
   LayerFiles layers_;
   std::uint64_t size_ = 0;
   std::mutex mutex_;  // guards the rest until bundle_ is set
@@ -186,12 +192,17 @@ class SafetensorsView final : public FileView {
 Result<std::unique_ptr<FileView>> bundle_view(Store& store, const VersionRecord& version,
                                               DataPart part) {
   if (part == DataPart::kBundleSafetensors) return SafetensorsView::make(store, version);
+  if (part == DataPart::kBundleKvfs) return archive_view(store, version);
   if (!fits_pt(version)) {
-    return fail(ErrorCode::kUnsupported, "a .pt file of the state",
-                "its heads hold different positions, or a layer keeps no keys and values",
-                "take its .safetensors");
+    return fail(
+        ErrorCode::kUnsupported, "a .pt, .pkl or .npz file of the state",
+        "its heads hold different numbers of positions, or a layer keeps no keys and values",
+        "take its .safetensors or .kvfs");
   }
-  return PtView::make(store, version);
+  return PairsView::make(store, version,
+                         part == DataPart::kBundlePkl   ? container::BundleForm::kPkl
+                         : part == DataPart::kBundleNpz ? container::BundleForm::kNpz
+                                                        : container::BundleForm::kPt);
 }
 
 }  // namespace kvfs::store

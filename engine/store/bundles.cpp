@@ -30,8 +30,7 @@ bool fits_pt(const VersionRecord& version) {
     const std::vector<std::uint32_t>& lengths = version.extents[i].lengths;
     const LayerShape& shape = version.layers[i];
     const bool pairs = shape.kind != LayerKind::kConvolution && shape.value_width != 0;
-    if (!pairs || version.extents[i].own_positions ||
-        std::ranges::adjacent_find(lengths, std::not_equal_to{}) != lengths.end()) {
+    if (!pairs || std::ranges::adjacent_find(lengths, std::not_equal_to{}) != lengths.end()) {
       return false;
     }
   }

@@ -16,9 +16,10 @@ namespace kvfs::store {
 
 using BundleFacts = std::map<std::string, std::string>;
 
-// Its heads hold the same positions, in layers of keys and values.
+// Its heads hold as many positions as each other in a layer, and layers are of keys and values:
+// what all forms but .safetensors and .kvfs want.
 bool fits_pt(const VersionRecord& version);
-// part: kBundlePt (kUnsupported where it does not fit) or kBundleSafetensors. See views.h.
+// part: one of kBundle… (kUnsupported where it does not fit). See views.h.
 Result<std::unique_ptr<FileView>> bundle_view(Store& store, const VersionRecord& version,
                                               DataPart part);
 

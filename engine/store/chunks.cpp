@@ -145,6 +145,12 @@ Status ChunkTable::read(const Txn& txn, const ChunkId& id, const chunk::ShapeCla
   return {};
 }
 
+Result<Bytes> ChunkTable::stored(const Txn& txn, const ChunkId& id) const {
+  KVFS_ASSIGN(const auto value, txn.get(Table::kChunks, id.bytes));
+  if (!value) return corrupt(id, "the store does not hold it");
+  return Bytes(value->begin(), value->end());
+}
+
 Status ChunkTable::check(const ChunkId& id, ByteSpan value) const {
   KVFS_ASSIGN(const StoredChunk stored, open_chunk(id, value));
   const chunk::ShapeClass& shape = stored.header.shape;

@@ -44,6 +44,7 @@ class ChunkTable {
 
   Status read(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape,
               MutableByteSpan out) const;
+  Result<Bytes> stored(const Txn& txn, const ChunkId& id) const;
   // Decodes the value and checks that its id is one that its content gives.
   Status check(const ChunkId& id, ByteSpan value) const;
 

@@ -64,6 +64,9 @@ Result<std::unique_ptr<FileView>> part_view(Store& store, const VersionRecord& v
       return tokens_view(store, version);
     case DataPart::kBundlePt:
     case DataPart::kBundleSafetensors:
+    case DataPart::kBundlePkl:
+    case DataPart::kBundleNpz:
+    case DataPart::kBundleKvfs:
       return bundle_view(store, version, part);
     case DataPart::kFirstLayer:
       break;

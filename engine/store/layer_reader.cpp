@@ -8,13 +8,17 @@ namespace {
 
 constexpr std::uint64_t kMostHeader = std::uint64_t{1} << 20;
 
+tl::unexpected<Error> cut_short(const std::string& name, std::uint64_t size) {
+  return fail(ErrorCode::kCorrupt, name, "it ends after " + std::to_string(size) + " bytes",
+              "copy the file again");
+}
+
 Result<Bytes> read_exactly(FileView& file, std::uint64_t offset, std::uint64_t size,
                            const std::string& name) {
   Bytes bytes(size);
   KVFS_ASSIGN(const std::size_t got, file.read(offset, bytes));
   if (got == size) return bytes;
-  return fail(ErrorCode::kCorrupt, name, "it ends after " + std::to_string(offset + got) + " bytes",
-              "copy the file again");
+  return cut_short(name, offset + got);
 }
 
 }  // namespace
@@ -134,11 +138,16 @@ Status LayerReader::read_positions() {
   return {};
 }
 
-Result<Bytes> LayerReader::rows(const container::TensorEntry& tensor, std::size_t row_bytes,
-                                std::size_t head, std::size_t first, std::size_t count) {
-  return read_exactly(*file_,
-                      header_.data_offset + tensor.begin + (starts_[head] + first) * row_bytes,
-                      count * row_bytes, "layer " + std::to_string(layer_));
+Status LayerReader::add_rows(const container::TensorEntry& tensor, std::size_t row_bytes,
+                             std::size_t head, std::size_t count, Bytes& to) {
+  const std::size_t before = to.size(), size = count * row_bytes;
+  if (before == 0) to.reserve(size * (starts_.size() - head));  // the other heads mostly follow
+  to.resize(before + size);
+  const std::uint64_t offset =
+      header_.data_offset + tensor.begin + (starts_[head] + next_[head]) * row_bytes;
+  KVFS_ASSIGN(const std::size_t got, file_->read(offset, MutableByteSpan(to).subspan(before)));
+  if (got == size) return {};
+  return cut_short("layer " + std::to_string(layer_), offset + got);
 }
 
 Result<std::vector<KvPiece>> LayerReader::block(std::int32_t index) {
@@ -159,15 +168,11 @@ Result<std::vector<KvPiece>> LayerReader::block(std::int32_t index) {
     }
     KvPiece& piece = pieces.back();
     ++piece.head_count;
-    const auto add = [&](Bytes& to, const container::TensorEntry& from,
-                         std::size_t width) -> Status {
-      KVFS_ASSIGN(const Bytes read,
-                  rows(from, width * size_of(dtype_), head, next_[head], mine.size()));
-      to.insert(to.end(), read.begin(), read.end());
-      return {};
-    };
-    KVFS_TRY(add(piece.key, *key_, shape_.key_width));
-    if (value_ != nullptr) KVFS_TRY(add(piece.value, *value_, shape_.value_width));
+    const std::size_t element = size_of(dtype_);
+    KVFS_TRY(add_rows(*key_, shape_.key_width * element, head, mine.size(), piece.key));
+    if (value_ != nullptr) {
+      KVFS_TRY(add_rows(*value_, shape_.value_width * element, head, mine.size(), piece.value));
+    }
     next_[head] += mine.size();
   }
   return pieces;

@@ -28,8 +28,9 @@ class LayerReader {
   Status find_tensors();
   Status read_positions();
   Status check_shape(const container::TensorEntry& tensor, std::uint64_t width) const;
-  Result<Bytes> rows(const container::TensorEntry& tensor, std::size_t row_bytes, std::size_t head,
-                     std::size_t first, std::size_t count);
+  // The head's next `count` rows, to the end of `to`.
+  Status add_rows(const container::TensorEntry& tensor, std::size_t row_bytes, std::size_t head,
+                  std::size_t count, Bytes& to);
   Result<const container::TensorEntry*> tensor(std::string_view name, DType dtype) const;
   tl::unexpected<Error> wrong(std::string why) const;
 

@@ -186,6 +186,9 @@ enum class DataPart : std::uint16_t {
   kTokens = 2,
   kBundlePt = 3,  // all of it as one file, see bundles.h
   kBundleSafetensors = 4,
+  kBundlePkl = 5,
+  kBundleNpz = 6,
+  kBundleKvfs = 7,
   kFirstLayer = 8
 };
 

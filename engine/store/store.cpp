@@ -147,6 +147,10 @@ Status Store::read_chunk(const ChunkId& id, const chunk::ShapeClass& shape, Muta
   return impl_->reading([&](const Txn& txn) { return impl_->chunks.read(txn, id, shape, out); });
 }
 
+Result<Bytes> Store::stored_chunk(const ChunkId& id) {
+  return impl_->reading([&](const Txn& txn) { return impl_->chunks.stored(txn, id); });
+}
+
 Result<KvPiece> Store::read_segment(const Segment& segment, KvPiece used) {
   KvPiece piece = std::move(used);
   piece.layer = segment.layer;

@@ -83,6 +83,8 @@ class Store {
   Result<std::vector<BlockSummary>> summaries(const std::vector<BlockId>& ids);
   // Decodes into out (the shape's size); the encoded bytes' checksum is checked on every call.
   Status read_chunk(const ChunkId& id, const chunk::ShapeClass& shape, MutableByteSpan out);
+  // As it is kept: its header and its encoded bytes (docs/FORMAT.md), which nobody has checked.
+  Result<Bytes> stored_chunk(const ChunkId& id);
   // A segment's KV as one piece, in the memory of used, a piece that nobody needs any more.
   Result<KvPiece> read_segment(const Segment& segment, KvPiece used = {});
   // The block under key, when its tokens (ids and positions) and the key before it really are

@@ -45,6 +45,10 @@ Result<std::unique_ptr<FileView>> part_view(Store& store, const VersionRecord& v
 // A user's file as it is on disk now: its pieces, its source where it has none, zeros.
 Result<std::unique_ptr<FileView>> node_view(Store& store, FileId id);
 
+// What keeps a version's files readable, though it be dropped. kNotFound: it was, and some of its
+// blocks are gone already.
+Result<std::vector<BlockPin>> pin_blocks(Store& store, const VersionRecord& version);
+
 // The state's tokens, in order.
 Result<std::vector<BlockToken>> tokens_of(Store& store, const VersionRecord& version);
 

@@ -2,15 +2,27 @@
 
 #include <fcntl.h>
 
+#include <array>
 #include <utility>
 
 #include "fs/incoming.h"
 
 namespace kvfs::fs {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, VersionPart>, 5> kBundles{
+    {{".pt", VersionPart::kBundlePt},
+     {".safetensors", VersionPart::kBundleSafetensors},
+     {".pkl", VersionPart::kBundlePkl},
+     {".npz", VersionPart::kBundleNpz},
+     {".kvfs", VersionPart::kBundleKvfs}}};
+
+}  // namespace
 
 std::optional<VersionPart> bundle_part(std::string_view name) {
-  if (name.ends_with(".pt")) return VersionPart::kBundlePt;
-  if (name.ends_with(".safetensors")) return VersionPart::kBundleSafetensors;
+  for (const auto& [suffix, part] : kBundles) {
+    if (name.ends_with(suffix)) return part;
+  }
   return std::nullopt;
 }
 

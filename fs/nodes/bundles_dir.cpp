@@ -63,6 +63,11 @@ Result<NodePtr> BundlesDir::bundle(std::string_view name) {
 Result<NodePtr> BundlesDir::lookup(std::string_view name) {
   if (auto file = context_.incoming.find({container_, std::string(name)})) return file;
   if (context_.hidden.hidden(ino(), name)) return no_such_file(name);
+  // Forms that are not listed leave their names to states that are called so.
+  const bool listed = name.ends_with(kPt) || name.ends_with(kSafetensors);
+  if (const auto state = child(name); state && !listed) {
+    return std::make_shared<BundlesDir>(context_, *state);
+  }
   auto found = bundle(name);
   if (found || found.error().code != ErrorCode::kNotFound) return found;
   KVFS_ASSIGN(const StateId state, child(name));

@@ -103,7 +103,7 @@ Result<std::unique_ptr<Handle>> VersionFile::open(int flags) {
     return staged->open_instead_of(ino(), flags);
   }
   KVFS_ASSIGN(const auto files, context_.versions.get(version_));
-  KVFS_ASSIGN(auto pins, pin_blocks(context_.store, files->record()));
+  KVFS_ASSIGN(auto pins, store::pin_blocks(context_.store, files->record()));
   // Pins keep blocks, not the version: one that was dropped before them may lack some.
   KVFS_TRY(context_.store.version(version_));
   KVFS_ASSIGN(auto view, files->view(part_));

@@ -23,6 +23,8 @@ MAY_INCLUDE = {
                              "engine/model/sampling.h"],
     "engine/model": CODEC + ["engine/text", "engine/prune"],
     "fs": CODEC + ["engine/store", "engine/text", "engine/prune", "engine/sched"],
+    "daemon/http": CODEC + ["engine/store", "engine/text", "engine/prune", "engine/sched",
+                            "engine/model/model.h"],
     "daemon": ["codec", "engine", "fs"],
     "cli": CODEC,
 }

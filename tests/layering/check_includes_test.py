@@ -25,6 +25,7 @@ FORBIDDEN = [
     ("engine/model/model.h", '#include "engine/model/planted_torch.h"'),
     ("engine/model/planted.h", '#include "engine/model/cuda/planted.h"'),
     ("engine/sched/planted.cpp", "#  include <torch/torch.h>"),
+    ("daemon/http/planted.cpp", '#include "fs/mount.h"'),
     ("daemon/planted.cpp", "#include <cuda_runtime.h>"),
     ("daemon/planted.cpp", "#include <c10/core/Device.h>"),
     ("daemon/planted.cpp", '#include "engine/model/planted_torch.h"'),

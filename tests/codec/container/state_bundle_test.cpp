@@ -45,60 +45,120 @@ Bytes whole_of(const StateBundle& bundle) {
   return out;
 }
 
-Bytes made(const BundleSpec& spec) {
-  const auto bundle = StateBundle::make(spec);
+constexpr BundleForm kForms[] = {BundleForm::kPt, BundleForm::kPkl, BundleForm::kNpz};
+
+Bytes made(const BundleSpec& spec, BundleForm form = BundleForm::kPt) {
+  const auto bundle = StateBundle::make(spec, form);
   EXPECT_TRUE(bundle) << bundle.error().message();
   const Bytes bytes = whole_of(*bundle);
-  // For a look at them by torch: read_bundles.py.
+  // For a look at them by torch and NumPy: read_bundles.py.
   if (const char* folder = std::getenv("KVFS_KEEP_BUNDLES")) {
-    const std::string name = spec.positions.size() == 1 ? "one" : "by_layer";
-    std::ofstream(folder + ("/" + name + ".pt"), std::ios::binary) << as_text(bytes);
+    const std::string name = spec.positions.size() == 1 ? "/one" : "/by_layer";
+    const char* suffix = form == BundleForm::kPt    ? ".pt"
+                         : form == BundleForm::kPkl ? ".pkl"
+                                                    : ".npz";
+    std::ofstream(folder + name + suffix, std::ios::binary) << as_text(bytes);
   }
   return bytes;
 }
 
-TEST(StateBundle, IsReadBackAsItWasWritten) {
-  const Bytes bytes = made(small_spec());
-  const auto import = CacheImport::read(bytes, 0);
-  ASSERT_TRUE(import) << import.error().message();
-  const ImportedCache& cache = (*import)->cache();
-  EXPECT_THAT(cache.tokens, ElementsAre(7, 8, -1));
-  EXPECT_THAT(cache.positions, ElementsAre(ElementsAre(0, 1, 2)));
-  EXPECT_EQ(cache.state, small_spec().state);
-  ASSERT_EQ(cache.layers.size(), 2U);
-  for (std::size_t i = 0; i < 2; ++i) {
-    EXPECT_THAT(cache.layers[i].key.shape, ElementsAre(2, 3, 4));
-    EXPECT_THAT(cache.layers[i].value.shape, ElementsAre(2, 3, 8));
-    EXPECT_EQ(floats_of(cache.layers[i].key), counting(100 * i, 24));
-    EXPECT_EQ(floats_of(cache.layers[i].value), counting(100 * i + 50, 48));
+TEST(StateBundle, IsReadBackAsItWasWrittenInEveryForm) {
+  for (const BundleForm form : kForms) {
+    SCOPED_TRACE(static_cast<int>(form));
+    const Bytes bytes = made(small_spec(), form);
+    const auto import = CacheImport::read(bytes, 0);
+    ASSERT_TRUE(import) << import.error().message();
+    const ImportedCache& cache = (*import)->cache();
+    EXPECT_THAT(cache.tokens, ElementsAre(7, 8, -1));
+    EXPECT_THAT(cache.positions, ElementsAre(ElementsAre(0, 1, 2)));
+    EXPECT_EQ(cache.state, small_spec().state);
+    ASSERT_EQ(cache.layers.size(), 2U);
+    for (std::size_t i = 0; i < 2; ++i) {
+      EXPECT_THAT(cache.layers[i].key.shape, ElementsAre(2, 3, 4));
+      EXPECT_THAT(cache.layers[i].value.shape, ElementsAre(2, 3, 8));
+      EXPECT_EQ(floats_of(cache.layers[i].key), counting(100 * i, 24));
+      EXPECT_EQ(floats_of(cache.layers[i].value), counting(100 * i + 50, 48));
+    }
   }
 }
 
-TEST(StateBundle, KeepsThePositionsOfEachLayerOfAPrunedState) {
+// The second layer's heads hold positions of their own, the third holds none.
+TEST(StateBundle, KeepsThePositionsOfEachLayerAndHeadOfAPrunedState) {
   BundleSpec spec = small_spec();
   spec.layers[1].tokens = 2;
-  spec.positions = {{0, 1, 2}, {0, 2}};
+  spec.layers.push_back({2, 0, 4, 8});
+  spec.positions = {{0, 1, 2}, {0, 2, 1, 2}, {}};
+  for (const BundleForm form : kForms) {
+    SCOPED_TRACE(static_cast<int>(form));
+    const Bytes bytes = made(spec, form);
+    const auto import = CacheImport::read(bytes, 0);
+    ASSERT_TRUE(import) << import.error().message();
+    EXPECT_EQ((*import)->cache().positions, spec.positions);
+    EXPECT_THAT((*import)->cache().layers[1].key.shape, ElementsAre(2, 2, 4));
+    EXPECT_THAT((*import)->cache().layers[2].value.shape, ElementsAre(2, 0, 8));
+  }
+}
+
+TEST(StateBundle, WhatAPrunedStateLostAtItsEndStaysAToken) {
+  BundleSpec spec = small_spec();
+  spec.layers[0].tokens = spec.layers[1].tokens = 1;
+  spec.positions = {{0}};
+  spec.state["n_tokens"] = "3";
   const Bytes bytes = made(spec);
   const auto import = CacheImport::read(bytes, 0);
   ASSERT_TRUE(import) << import.error().message();
-  EXPECT_EQ((*import)->cache().positions, spec.positions);
-  EXPECT_THAT((*import)->cache().layers[1].key.shape, ElementsAre(2, 2, 4));
+  EXPECT_THAT((*import)->cache().tokens, ElementsAre(7, 8, -1));
+  EXPECT_TRUE((*import)->cache().unread.empty());
 }
 
-TEST(StateBundle, AnyRangeIsThatOfTheWhole) {
-  const auto bundle = StateBundle::make(small_spec());
+// The element that counts n is 1 + n / 128.
+TEST(StateBundle, NumPyGetsBf16AsTheFloatsThatItsValuesAre) {
+  BundleSpec spec = small_spec();
+  spec.dtype = DType::kBF16;
+  const auto bundle = StateBundle::make(spec, BundleForm::kNpz);
   ASSERT_TRUE(bundle) << bundle.error().message();
-  const Bytes whole = whole_of(*bundle);
-  for (std::size_t offset = 0; offset <= whole.size() + 1; offset += 7) {
-    for (const std::size_t size : {1U, 63U, 500U}) {
-      Bytes part(size);
-      const auto count = bundle->read(offset, part, counting_tensor);
-      ASSERT_TRUE(count) << count.error().message();
-      const std::size_t due = offset >= whole.size() ? 0 : std::min(size, whole.size() - offset);
-      ASSERT_EQ(*count, due);
-      EXPECT_TRUE(
-          std::equal(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(due),
-                     whole.begin() + static_cast<std::ptrdiff_t>(std::min(offset, whole.size()))));
+  const auto ones = [](std::size_t, KvHalf, std::uint64_t offset, MutableByteSpan out) -> Status {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const auto element = static_cast<std::uint16_t>(0x3f80 + (offset + i) / 2);
+      out[i] = static_cast<std::uint8_t>((offset + i) % 2 == 0 ? element : element >> 8);
+    }
+    return {};
+  };
+  Bytes whole(bundle->size());
+  ASSERT_TRUE(bundle->read(0, whole, ones));
+  for (std::size_t at = 0; at < whole.size(); at += 3) {
+    Bytes part(5);
+    const auto n = bundle->read(at, part, ones);
+    ASSERT_TRUE(n);
+    ASSERT_TRUE(std::equal(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(*n),
+                           whole.begin() + static_cast<std::ptrdiff_t>(at)));
+  }
+  const auto import = CacheImport::read(whole, 0);
+  ASSERT_TRUE(import) << import.error().message();
+  EXPECT_EQ((*import)->cache().layers[0].key.dtype, DType::kF32);
+  EXPECT_EQ(floats_of((*import)->cache().layers[0].key)[5], 1.0F + 5.0F / 128);
+}
+
+TEST(StateBundle, AnyRangeIsThatOfTheWholeThoughTheEndIsReadFirst) {
+  for (const BundleForm form : kForms) {
+    SCOPED_TRACE(static_cast<int>(form));
+    const Bytes whole = made(small_spec(), form);
+    const auto bundle = StateBundle::make(small_spec(), form);
+    ASSERT_TRUE(bundle) << bundle.error().message();
+    Bytes end(100);
+    ASSERT_TRUE(bundle->read(whole.size() - end.size(), end, counting_tensor));
+    EXPECT_TRUE(std::equal(end.rbegin(), end.rend(), whole.rbegin()));
+    for (std::size_t offset = 0; offset <= whole.size() + 1; offset += 7) {
+      for (const std::size_t size : {1U, 63U, 500U}) {
+        Bytes part(size);
+        const auto count = bundle->read(offset, part, counting_tensor);
+        ASSERT_TRUE(count) << count.error().message();
+        const std::size_t due = offset >= whole.size() ? 0 : std::min(size, whole.size() - offset);
+        ASSERT_EQ(*count, due);
+        EXPECT_TRUE(std::equal(
+            part.begin(), part.begin() + static_cast<std::ptrdiff_t>(due),
+            whole.begin() + static_cast<std::ptrdiff_t>(std::min(offset, whole.size()))));
+      }
     }
   }
 }
