@@ -20,6 +20,7 @@
 #include "fs/hidden_names.h"
 #include "fs/incoming.h"
 #include "fs/inode.h"
+#include "fs/listings.h"
 #include "fs/name_times.h"
 #include "fs/node_table.h"
 #include "fs/notifier.h"
@@ -53,6 +54,7 @@ struct Context : std::enable_shared_from_this<Context> {
 
   InoSource inos;
   NodeTable nodes;
+  Listings listings;
   HiddenNames hidden;
   NameTimes name_times;
   Refusals refusals;

@@ -1,30 +1,20 @@
 // Operations on directories and the names in them.
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <mutex>
+#include <memory>
 #include <utility>
 
 #include "fs/caller_intent.h"
 #include "fs/errno.h"
+#include "fs/listings.h"
 #include "fs/operations.h"
 
 namespace kvfs::fs {
 namespace {
 
 constexpr std::size_t kMostName = 255;
-
-// An open directory: what was in it when its reading began.
-struct OpenDirectory : Opened {
-  std::shared_ptr<Directory> directory;
-  std::mutex mutex;  // guards the rest
-  bool listed = false;
-  std::vector<Entry> entries;
-};
-
-std::shared_ptr<OpenDirectory> opened(const fuse_file_info* file) {
-  return std::static_pointer_cast<OpenDirectory>(Session::opened(file->fh));
-}
 
 std::shared_ptr<Directory> find(fuse_req_t request, fuse_ino_t ino) {
   auto directory = directory_of(session_of(request), ino);
@@ -71,14 +61,14 @@ void lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   reply_entry(session, request, *entry);
 }
 
-void opendir(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
-  auto directory = find(request, ino);
-  if (!directory) return;
-  auto open = std::make_unique<OpenDirectory>();
-  open->directory = std::move(directory);
-  Session& session = session_of(request);
-  file->fh = session.keep(std::move(open));
-  if (fuse_reply_open(request, file) != 0) session.take(file->fh);
+// Nothing is kept for an open directory (listings.h): a kernel that understands asks this once. It
+// keeps listings then, and what it keeps is good until `list` or a notice says otherwise.
+void opendir(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
+  if (session_of(request).opens_directories()) {
+    fuse_reply_open(request, file);
+  } else {
+    fuse_reply_err(request, ENOSYS);
+  }
 }
 
 // What was made, renamed and removed in it before.
@@ -87,19 +77,16 @@ void fsyncdir(fuse_req_t request, fuse_ino_t /*ino*/, int /*data_only*/, fuse_fi
              [answer = later(request)](const Status& status) { answer->status(status); });
 }
 
-void releasedir(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
-  session_of(request).take(file->fh);
-  fuse_reply_err(request, 0);
-}
-
-// Offsets are places in the listing, "." and ".." first; an entry carries that of the one after it.
-class Listing {
+// A part of a listing, as it goes to the kernel.
+class Part {
  public:
-  Listing(fuse_req_t request, std::size_t size, bool plus)
+  Part(fuse_req_t request, std::size_t size, bool plus)
       : request_(request), plus_(plus), buffer_(size) {}
 
   // False: it does not fit any more.
-  bool add(Directory& directory, const Entry& entry, off_t next) {
+  bool add(Directory& directory, const Listed& listed) {
+    const Entry& entry = listed.entry;
+    const auto next = static_cast<off_t>(listed.place);
     Context& context = session_of(request_).context();
     fuse_entry_param param{};
     param.attr.st_ino = entry.ino;
@@ -133,38 +120,37 @@ class Listing {
   std::size_t used_ = 0;
 };
 
-Status refresh(OpenDirectory& open) {
-  Directory& directory = *open.directory;
-  KVFS_ASSIGN(open.entries, directory.list());
-  const auto parent = directory.parent();
-  const Ino parent_ino = parent ? (*parent)->ino() : directory.ino();
-  const Entry dots[] = {{".", true, directory.ino()}, {"..", true, parent_ino}};
-  open.entries.insert(open.entries.begin(), std::begin(dots), std::end(dots));
-  open.listed = true;
-  return {};
-}
-
-void list(fuse_req_t request, std::size_t size, off_t offset, fuse_file_info* file, bool plus) {
-  const auto open = opened(file);
-  const std::lock_guard lock(open->mutex);
-  if (offset == 0 || !open->listed) {
-    if (const Status status = refresh(*open); !status) return reply_stale(request, status.error());
+void list(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset, bool plus) {
+  const auto directory = find(request, ino);
+  if (!directory) return;
+  Context& context = session_of(request).context();
+  auto listing = offset == 0 ? nullptr : context.listings.find(ino);
+  if (!listing) {
+    auto now = list_of(*directory);
+    if (!now) return reply_stale(request, now.error());
+    listing = std::make_shared<const Listing>(*std::move(now));
+    context.listings.keep(ino, listing);
   }
-  Listing listing(request, size, plus);
-  for (auto i = static_cast<std::size_t>(offset); i < open->entries.size(); ++i) {
-    if (!listing.add(*open->directory, open->entries[i], static_cast<off_t>(i + 1))) break;
+  const auto behind = static_cast<std::uint64_t>(offset);
+  auto next = std::ranges::upper_bound(*listing, behind, {}, &Listed::place);
+  if (next == listing->end()) {
+    context.listings.drop(ino);
+    // From its end on the kernel takes what it has read for the directory.
+    if (!directory->at_rest()) context.background_notifier.listing(ino);
   }
-  listing.reply();
+  Part part(request, size, plus);
+  while (next != listing->end() && part.add(*directory, *next)) ++next;
+  part.reply();
 }
 
-void readdir(fuse_req_t request, fuse_ino_t /*ino*/, std::size_t size, off_t offset,
-             fuse_file_info* file) {
-  list(request, size, offset, file, false);
+void readdir(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
+             fuse_file_info* /*file*/) {
+  list(request, ino, size, offset, false);
 }
 
-void readdirplus(fuse_req_t request, fuse_ino_t /*ino*/, std::size_t size, off_t offset,
-                 fuse_file_info* file) {
-  list(request, size, offset, file, true);
+void readdirplus(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
+                 fuse_file_info* /*file*/) {
+  list(request, ino, size, offset, true);
 }
 
 void mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t /*mode*/) {
@@ -290,7 +276,6 @@ void link(fuse_req_t request, fuse_ino_t /*ino*/, fuse_ino_t /*parent*/, const c
 void fill_directory_operations(fuse_lowlevel_ops& table) {
   table.lookup = lookup;
   table.opendir = opendir;
-  table.releasedir = releasedir;
   table.fsyncdir = fsyncdir;
   table.readdir = readdir;
   table.readdirplus = readdirplus;

@@ -25,4 +25,14 @@ bool HiddenNames::hidden(Ino directory, std::string_view name) const {
   return it != until_.end() && Clock::now() < it->second;
 }
 
+bool HiddenNames::any(Ino directory) const {
+  const auto now = Clock::now();
+  const std::lock_guard lock(mutex_);
+  for (auto it = until_.lower_bound({directory, {}}); it != until_.end(); ++it) {
+    if (it->first.first != directory) return false;
+    if (now < it->second) return true;
+  }
+  return false;
+}
+
 }  // namespace kvfs::fs

@@ -22,6 +22,7 @@ class HiddenNames {
   void hide(Ino directory, std::string_view name);
   void show(Ino directory, std::string_view name);
   bool hidden(Ino directory, std::string_view name) const;
+  bool any(Ino directory) const;
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -48,7 +48,7 @@ struct Caching {
   double attributes = 0;
 };
 inline constexpr double kUntilTold = 3600;  // explicitly invalidated, or never changes
-inline constexpr double kOfStates = 30;     // explicitly invalidated too, by all who change states
+inline constexpr double kOfStates = 600;    // explicitly invalidated too, by all who change states
 
 struct EntryPlace {
   Ino directory = 0;
@@ -186,6 +186,9 @@ class Directory : public Node {
   // Whether a listing brings the entry's attributes along: not where those who list rarely want
   // them.
   virtual bool lists_attributes(const Entry& /*entry*/) const { return true; }
+  // Whether what it lists stays until the kernel changes it by a request to this very directory, or
+  // is told: else the kernel may not keep the listing.
+  virtual bool at_rest() { return false; }
   virtual Holds holds() const { return Holds::kNothing; }
   // Whether the name is there, but not for who creates it: the daemon made it in a new state.
   virtual bool yields(std::string_view /*name*/) { return false; }

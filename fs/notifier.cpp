@@ -24,11 +24,24 @@ void Notifier::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Notifier::entry(Ino directory, std::string name) { post({directory, std::move(name), {}}); }
+void Notifier::entry(Ino directory, std::string name) {
+  post({directory, std::move(name), false, {}});
+}
 
-void Notifier::attributes(Ino ino) { post({ino, {}, {}}); }
+void Notifier::attributes(Ino ino) { post({ino, {}, false, {}}); }
 
-void Notifier::then(std::function<void()> told) { post({0, {}, std::move(told)}); }
+void Notifier::listing(Ino directory) { post({directory, {}, true, {}}); }
+
+void Notifier::listing_now(Ino directory) {
+  fuse_session* session = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopping_) session = session_;
+  }
+  if (session != nullptr) fuse_lowlevel_notify_inval_inode(session, directory, 0, 0);
+}
+
+void Notifier::then(std::function<void()> told) { post({0, {}, false, std::move(told)}); }
 
 void Notifier::post(Notice notice) {
   {
@@ -77,7 +90,7 @@ void Notifier::run() {
     if (notice.then) {
       notice.then();
     } else if (notice.name.empty()) {
-      fuse_lowlevel_notify_inval_inode(session, notice.ino, -1, 0);
+      fuse_lowlevel_notify_inval_inode(session, notice.ino, notice.listing ? 0 : -1, 0);
     } else {
       fuse_lowlevel_notify_inval_entry(session, notice.ino, notice.name.data(), notice.name.size());
     }

@@ -33,6 +33,10 @@ class Notifier {
 
   void entry(Ino directory, std::string name);  // the name may stand for something else now
   void attributes(Ino ino);                     // size, times, mode may have changed
+  void listing(Ino directory);                  // and what the kernel keeps of what it lists
+  // The same at once, on the caller's thread: it takes no lock of a directory. Of a directory that
+  // the request which is being answered, if any, is not about.
+  void listing_now(Ino directory);
   // Called once, on this thread, when what was posted before has been told (or never will be).
   void then(std::function<void()> told);
 
@@ -45,6 +49,7 @@ class Notifier {
   struct Notice {
     Ino ino = 0;
     std::string name;            // none: attributes
+    bool listing = false;        // and its contents
     std::function<void()> then;  // set: nothing to tell but this
   };
   void post(Notice notice);

@@ -25,7 +25,8 @@ void init(void* data, fuse_conn_info* connection) {
   connection->max_readahead = kMaxTransfer;
   connection->max_background = kBackground;
   connection->time_gran = 1;
-  static_cast<Session*>(data)->initialized();
+  static_cast<Session*>(data)->initialized((connection->capable & FUSE_CAP_NO_OPENDIR_SUPPORT) ==
+                                           0);
 }
 
 void forget(fuse_req_t request, fuse_ino_t ino, std::uint64_t count) {

@@ -39,7 +39,12 @@ class Session : public std::enable_shared_from_this<Session> {
   // Makes loop() return; until has_ended says it did. `thread` runs it.
   void break_loop(std::thread& thread);
   void unmount();
-  void initialized() { initialized_.set_value(); }  // the kernel's first request was answered
+  // The kernel's first request was answered. opens_directories: it cannot do without.
+  void initialized(bool opens_directories) {
+    opens_directories_ = opens_directories;
+    initialized_.set_value();
+  }
+  bool opens_directories() const { return opens_directories_; }
   bool wait_initialized(std::chrono::milliseconds bound);
 
   // --- requests answered later
@@ -68,6 +73,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::shared_ptr<Context> context_;  // shared, see context.h
   fuse_session* fuse_ = nullptr;
   bool mounted_ = false;
+  bool opens_directories_ = false;  // written before the kernel's next request
   std::promise<void> initialized_;
   std::future<void> is_initialized_ = initialized_.get_future();
 

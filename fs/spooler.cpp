@@ -22,6 +22,15 @@ bool is_job(const Place& place, std::string_view name) {
   return place.is_spool() && !is_scratch_name(name);
 }
 
+// Jobs have names in directories that nobody wrote to.
+void tell_names(Context& context, StateId state) {
+  for (const StatePart part :
+       {StatePart::kFeed, StatePart::kContinue, StatePart::kAsk, StatePart::kReplies}) {
+    context.name_times.changed(ino_of(state, part));
+    context.background_notifier.listing_now(ino_of(state, part));
+  }
+}
+
 // The jobs of a state that have a row and have not ended.
 std::vector<sched::JobView> pending(Context& context, const Place& place) {
   const auto kind = kind_of(place.part);
@@ -68,6 +77,7 @@ sched::Submission submission(const StagedFile& file, const Place& place, std::st
 void state_refusal(Context& context, const sched::Submission& job, const Error& error) {
   context.scheduler.announce(job.state, job.kind, job.name);
   context.scheduler.withdraw(job.state, job.name, error);
+  tell_names(context, job.state);
 }
 
 Status judge(Context& context, StagedFile& file) {
@@ -80,6 +90,7 @@ Status judge(Context& context, StagedFile& file) {
   const Status status = failed ? Status(fail(*failed)) : context.scheduler.check(job);
   if (status) {
     context.scheduler.announce(job.state, job.kind, job.name);
+    tell_names(context, job.state);
     file.set_announced(true);
     file.set_verdict({revision, std::nullopt});
   } else {
@@ -266,6 +277,7 @@ void remove(Context& context, FilePtr file, Done done) {
 }
 
 void settle(Context& context, StateId state, const std::string& job) {
+  tell_names(context, state);
   const auto once = [&context, state, job] {
     for (const StatePart part : {StatePart::kFeed, StatePart::kContinue, StatePart::kAsk}) {
       const Place place{state, part};

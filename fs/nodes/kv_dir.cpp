@@ -25,6 +25,13 @@ std::optional<std::uint16_t> layer_of_name(std::string_view name) {
 
 }  // namespace
 
+Result<Attributes> KvDir::attributes() {
+  KVFS_ASSIGN(Attributes out, PartDirectory::attributes());
+  KVFS_ASSIGN(const store::StateRecord record, context().store.state(state()));
+  if (record.version) out.changed_ns = record.advanced_ns;
+  return out;
+}
+
 Result<NodePtr> KvDir::lookup(std::string_view name) {
   const EntryPlace place{ino(), std::string(name)};
   if (auto node = staged_node(context(), state(), path_of(name), place)) return node;

@@ -8,6 +8,7 @@ namespace kvfs::fs {
 class KvDir : public PartDirectory {
  public:
   KvDir(Context& context, StateId state) : PartDirectory(context, state, StatePart::kKv) {}
+  Result<Attributes> attributes() override;  // as old as the version
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
   // What is being copied here, under temporary names too, stands before the version's files.

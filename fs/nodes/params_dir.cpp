@@ -33,6 +33,10 @@ Result<std::vector<Entry>> ParamsDir::list() {
   return entries;
 }
 
+bool ParamsDir::at_rest() {
+  return context().staging.list(place()).empty() && !context().hidden.any(ino());
+}
+
 void ParamsDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
   done(create(name, how.flags));
 }

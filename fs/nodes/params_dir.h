@@ -10,6 +10,7 @@ class ParamsDir : public StagingDir {
   ParamsDir(Context& context, StateId state) : StagingDir(context, state, StatePart::kParams) {}
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
+  bool at_rest() override;
   bool lists_attributes(const Entry& /*entry*/) const override { return false; }
   void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;

@@ -1,7 +1,5 @@
 #include "fs/nodes/part_directory.h"
 
-#include <algorithm>
-
 #include "fs/modes.h"
 #include "fs/nodes/snap_dir.h"
 #include "fs/nodes/state_dir.h"
@@ -17,7 +15,7 @@ Result<Attributes> PartDirectory::attributes() {
                     .uid = record.uid,
                     .gid = record.gid,
                     .size = 0,
-                    .changed_ns = std::max(record.changed_ns, record.advanced_ns)};
+                    .changed_ns = context_.name_times.at_least(ino(), record.created_ns)};
 }
 
 Status PartDirectory::writable() const {

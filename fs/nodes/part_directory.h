@@ -11,7 +11,7 @@ class PartDirectory : public Directory {
   PartDirectory(Context& context, StateId state, StatePart part);
 
   Result<Attributes> attributes() override;
-  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
+  Caching caching() const override { return {kOfStates, kOfStates}; }
   StateId state() const override { return state_; }
   void change(const Changes& changes, Done done) override;
   Result<NodePtr> parent() override;

@@ -43,6 +43,11 @@ Result<std::vector<Entry>> RepliesDir::list() {
   return entries;
 }
 
+bool RepliesDir::at_rest() {
+  const auto listed = list();
+  return listed && listed->empty() && !context().hidden.any(ino());
+}
+
 bool RepliesDir::is_kept(std::string_view name) const {
   const auto names = context().scheduler.reply_names(state());
   if (std::ranges::find(names, name) != names.end()) return false;

@@ -9,9 +9,9 @@ class RepliesDir : public PartDirectory {
  public:
   RepliesDir(Context& context, StateId state)
       : PartDirectory(context, state, StatePart::kReplies) {}
-  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
+  bool at_rest() override;
   // What a copy brings is kept, and no job's.
   void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;

@@ -11,7 +11,6 @@ class StagingDir : public PartDirectory {
   using PartDirectory::PartDirectory;
 
   Holds holds() const override { return Holds::kStagedFiles; }
-  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
   // Takes a file that was written elsewhere, or here under a scratch name.
   virtual void take(std::shared_ptr<StagedFile> file, const std::string& name, bool replace,
                     Done done) = 0;

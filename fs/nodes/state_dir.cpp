@@ -59,6 +59,8 @@ constexpr std::array kDataItems = {
     DataItem{"tokens.npy", VersionPart::kTokens},
 };
 constexpr std::string_view kKv = "kv";
+// The directory's time as utimes set it.
+constexpr std::string_view kKeptTime = "time";
 constexpr std::uint64_t kMostStatus = std::uint64_t{16} << 20;
 
 constexpr Item kSnapItem{".snap", StatePart::kSnap, true, make<SnapDir>};
@@ -82,20 +84,32 @@ StateDir::StateDir(Context& context, StateId state, EntryPlace place, bool snaps
 
 Result<Attributes> StateDir::attributes() {
   KVFS_ASSIGN(const store::StateRecord record, context().store.state(container()));
+  // Until the state advances, what utimes said counts.
+  const auto set = context().store.file(container(), store::FileArea::kKept, kKeptTime);
+  const bool counts = set && set->content == std::to_string(record.advanced_ns);
+  const std::int64_t at =
+      counts ? set->changed_ns : std::max(record.changed_ns, record.advanced_ns);
   return Attributes{.mode = directory_mode(record),
                     .uid = record.uid,
                     .gid = record.gid,
                     .size = 0,
-                    .changed_ns = context().name_times.at_least(
-                        ino(), std::max(record.changed_ns, record.advanced_ns))};
+                    .changed_ns = context().name_times.at_least(ino(), at)};
 }
 
 void StateDir::change(const Changes& changes, Done done) {
-  if (!changes.mode && !changes.uid && !changes.gid) return done({});
+  if (!changes.mode && !changes.uid && !changes.gid && !changes.modified_ns) return done({});
   if (frozen()) return done(refuse_in_snapshot(place_.name));
-  context().store.write_async(
+  if (changes.modified_ns) context().name_times.drop(ino());
+  context().store.write_soon(
       [id = container(), changes](store::WriteTransaction& write) -> Status {
         KVFS_ASSIGN(store::StateRecord record, write.state(id));
+        if (changes.modified_ns) {
+          store::FileRecord time;
+          time.changed_ns = *changes.modified_ns;
+          time.content = std::to_string(record.advanced_ns);
+          KVFS_TRY(write.put_file(id, store::FileArea::kKept, kKeptTime, time));
+        }
+        if (!changes.mode && !changes.uid && !changes.gid) return {};
         record.mode = changes.mode.value_or(record.mode) & 0777;
         record.uid = changes.uid.value_or(record.uid);
         record.gid = changes.gid.value_or(record.gid);

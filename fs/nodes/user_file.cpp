@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "engine/store/write_transaction.h"
 #include "fs/file_buffer.h"
 #include "fs/modes.h"
 #include "fs/nodes/snap_dir.h"
@@ -96,7 +97,22 @@ Result<Attributes> Symlink::attributes() {
   return attributes_of(node, S_IFLNK);
 }
 
-void Symlink::change(const Changes& /*changes*/, Done done) { done({}); }
+void Symlink::change(const Changes& changes, Done done) {
+  context_.store.write_soon(
+      [file = file_, state = state_, changes](store::WriteTransaction& tx) -> Status {
+        if (state) {
+          KVFS_ASSIGN(const store::StateRecord record, tx.state(state));
+          if (record.snapshot) return refuse_in_snapshot("a link");
+        }
+        KVFS_ASSIGN(store::FileNode node, tx.node(file));
+        node.uid = changes.uid.value_or(node.uid);
+        node.gid = changes.gid.value_or(node.gid);
+        node.modified_ns = changes.modified_ns.value_or(node.modified_ns);
+        node.changed_ns = now_ns();
+        return tx.write_node(file, {.node = std::move(node), .pieces = {}});
+      },
+      std::move(done));
+}
 
 Result<std::string> Symlink::link_target() {
   KVFS_ASSIGN(const store::FileNode node, context_.store.node(file_));
