@@ -13,11 +13,27 @@ namespace {
 
 constexpr std::size_t kMostTextBytes = 64 << 20;  // as the daemon's limit on a request
 
-constexpr std::array<std::string_view, 20> kParamNames{
-    "model",      "template", "format",  "max_tokens",     "temperature",       "top_p",
-    "top_k",      "min_p",    "typical", "repeat_penalty", "presence_penalty",  "frequency_penalty",
-    "logit_bias", "logprobs", "seed",    "stop",           "max_prefix_tokens", "truncate",
-    "codec",      "prune"};
+constexpr std::array<std::string_view, 21> kParamNames{"model",
+                                                       "template",
+                                                       "format",
+                                                       "max_tokens",
+                                                       "temperature",
+                                                       "top_p",
+                                                       "top_k",
+                                                       "min_p",
+                                                       "typical",
+                                                       "repeat_penalty",
+                                                       "presence_penalty",
+                                                       "frequency_penalty",
+                                                       "logit_bias",
+                                                       "logprobs",
+                                                       "seed",
+                                                       "stop",
+                                                       "max_prefix_tokens",
+                                                       "truncate",
+                                                       "codec",
+                                                       "prune",
+                                                       "prefill_chunk"};
 
 }  // namespace
 

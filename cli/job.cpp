@@ -1,13 +1,18 @@
 #include "cli/job.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <optional>
 #include <vector>
 
 #include <boost/json/serialize.hpp>
+
+#include "cli/footer.h"
+#include "cli/kv_chart.h"
 
 namespace kvfs::cli {
 namespace {
@@ -32,6 +37,8 @@ class Show {
 
   void text(std::size_t index, std::string_view added);
   void progress(const json::object& facts);
+  void refresh(std::size_t index, const json::object& facts);
+  void last_refresh();
   void done(const json::object& job);
   void show_in_order();
   void clear_progress();
@@ -42,6 +49,9 @@ class Show {
   bool progress_shown_ = false;
   bool interrupted_ = false;
   char last_ = '\n';  // of what was printed
+  Footer footer_{STDERR_FILENO};
+  std::vector<std::string> chart_;  // as it was drawn last
+  bool refreshed_ = false;
   std::map<std::size_t, Reply> replies_;
   std::size_t next_ = 0;  // the reply to show next, of several
   std::optional<Error> error_;
@@ -73,6 +83,40 @@ void Show::progress(const json::object& facts) {
                  number(facts, "of"), number(facts, "known"));
   }
   progress_shown_ = true;
+}
+
+bool same_file(int a, int b) {
+  struct stat of_a {
+  }, of_b{};
+  return ::fstat(a, &of_a) == 0 && ::fstat(b, &of_b) == 0 && of_a.st_dev == of_b.st_dev &&
+         of_a.st_ino == of_b.st_ino;
+}
+
+void Show::refresh(std::size_t index, const json::object& facts) {
+  refreshed_ = true;
+  const std::string job = request_.several ? replies_[index].job : std::string();
+  clear_progress();
+  const Footer::Size size = footer_.size();
+  if (size.rows > 0) {
+    constexpr int kBarRows = 6;
+    const int rows = std::clamp(size.rows / 2 - kLinesBesideBars, 1, kBarRows);
+    chart_ = kv_chart(facts, {.columns = size.columns, .bar_rows = rows}, job);
+    return footer_.draw(chart_);
+  }
+  if (last_ != '\n' && same_file(STDOUT_FILENO, STDERR_FILENO)) std::fputs("\n", stderr);
+  last_ = '\n';
+  std::fprintf(stderr, "%s%s%s\n", job.c_str(), job.empty() ? "" : " ",
+               word(facts, "line").c_str());
+}
+
+// The chart stays below the text, where it scrolls away with it.
+void Show::last_refresh() {
+  footer_.close();
+  for (const std::string& line : chart_) std::fprintf(stderr, "%s\n", line.c_str());
+  if (request_.watch && !request_.json && !refreshed_ && !error_ && !interrupted_) {
+    std::fputs("nothing was pruned: the parameter prune is off, or it was too short for that\n",
+               stderr);
+  }
 }
 
 void Show::text(std::size_t index, std::string_view added) {
@@ -122,6 +166,9 @@ void Show::line(const json::object& object) {
   if (const json::value* facts = object.if_contains("progress"); facts != nullptr) {
     progress(facts->as_object());
   }
+  if (const json::value* facts = object.if_contains("refresh"); facts != nullptr) {
+    refresh(index, facts->as_object());
+  }
   if (finished != nullptr) done(finished->as_object());
   if (finished != nullptr || failed) {
     clear_progress();
@@ -146,6 +193,7 @@ Result<int> Show::outcome(const Status& stream) {
   const bool to_terminal = ::isatty(STDOUT_FILENO) == 1;
   if (!request_.json && last_ != '\n' && to_terminal) std::fputs("\n", stdout);
   std::fflush(stdout);
+  last_refresh();
   if (interrupted_) return kExitInterrupted;
   if (!stream) return fail(stream.error());
   if (error_) return fail(*error_);
@@ -156,6 +204,7 @@ Result<int> Show::outcome(const Status& stream) {
 
 Result<int> run_job(const Client& client, JobRequest request) {
   request.body["progress"] = !request.json && ::isatty(STDERR_FILENO) == 1;
+  if (request.watch) request.body["watch"] = true;
   Show show(client, request);
   const Status stream = client.stream(
       "POST", state_target(request.state, request.verb), request.body,

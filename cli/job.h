@@ -17,6 +17,7 @@ struct JobRequest {
   std::string state;  // path below states/
   std::string verb;   // "ask", …
   boost::json::object body;
+  bool watch = false;    // show each refresh of the KV: a chart on a terminal's stderr, else a line
   bool json = false;     // print the daemon's lines as they are
   bool several = false;  // several replies: each under a line with its job's name
 };

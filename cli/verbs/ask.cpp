@@ -12,12 +12,13 @@ class Ask : public Verb {
     options.required("STATE", state_, "the state");
     options.value("PROMPT", prompt_, "the prompt; - or none: standard input");
     options.value("-n", replies_, "so many replies, each with a seed of its own");
+    options.flag("--watch", watch_, "show what each refresh of the parameter prune leaves");
     options.flag("--json", json_, "the daemon's lines as they come");
     params_.add(options);
   }
 
   Result<int> run(const Client& client) override {
-    JobRequest request{.verb = "ask", .json = json_};
+    JobRequest request{.verb = "ask", .watch = watch_, .json = json_};
     if (replies_ != 1) request.body["n"] = replies_;
     request.several = replies_ > 1;
     KVFS_ASSIGN(request.state, state_path(client, state_));
@@ -33,6 +34,7 @@ class Ask : public Verb {
   std::string state_;
   std::string prompt_ = "-";
   int replies_ = 1;
+  bool watch_ = false;
   bool json_ = false;
   ParamFlags params_;
 };

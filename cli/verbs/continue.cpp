@@ -11,12 +11,13 @@ class Continue : public Verb {
   void options(Options& options) override {
     options.required("STATE", state_, "the state");
     options.value("PROMPT", prompt_, "the prompt; - or none: standard input");
+    options.flag("--watch", watch_, "show what each refresh of the parameter prune leaves");
     options.flag("--json", json_, "the daemon's lines as they come");
     params_.add(options);
   }
 
   Result<int> run(const Client& client) override {
-    JobRequest request{.verb = "continue", .json = json_};
+    JobRequest request{.verb = "continue", .watch = watch_, .json = json_};
     KVFS_ASSIGN(request.state, state_path(client, state_));
     if (prompt_ == "-") {
       KVFS_ASSIGN(prompt_, read_text("-"));
@@ -29,6 +30,7 @@ class Continue : public Verb {
  private:
   std::string state_;
   std::string prompt_ = "-";
+  bool watch_ = false;
   bool json_ = false;
   ParamFlags params_;
 };

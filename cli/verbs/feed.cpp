@@ -11,6 +11,7 @@ class Feed : public Verb {
   void options(Options& options) override {
     options.required("STATE", state_, "the state");
     options.values("FILE", files_, "texts, read one after the other; - or none: standard input");
+    options.flag("--watch", watch_, "show what each refresh of the parameter prune leaves");
     options.flag("--json", json_, "the daemon's lines as they come");
     params_.add(options);
   }
@@ -19,7 +20,7 @@ class Feed : public Verb {
     KVFS_ASSIGN(const std::string state, state_path(client, state_));
     if (files_.empty()) files_.emplace_back("-");
     for (const std::string& file : files_) {
-      JobRequest request{.state = state, .verb = "feed", .json = json_};
+      JobRequest request{.state = state, .verb = "feed", .watch = watch_, .json = json_};
       KVFS_ASSIGN(const std::string text, read_text(file));
       request.body["prompt"] = text;
       request.body["params"] = params_.json();
@@ -32,6 +33,7 @@ class Feed : public Verb {
  private:
   std::string state_;
   std::vector<std::string> files_;
+  bool watch_ = false;
   bool json_ = false;
   ParamFlags params_;
 };

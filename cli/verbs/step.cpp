@@ -11,12 +11,13 @@ class Step : public Verb {
   void options(Options& options) override {
     options.required("STATE", state_, "the state");
     options.value("-n", tokens_, "tokens to generate");
+    options.flag("--watch", watch_, "show what each refresh of the parameter prune leaves");
     options.flag("--json", json_, "the daemon's lines as they come");
     params_.add(options);
   }
 
   Result<int> run(const Client& client) override {
-    JobRequest request{.verb = "step", .json = json_};
+    JobRequest request{.verb = "step", .watch = watch_, .json = json_};
     KVFS_ASSIGN(request.state, state_path(client, state_));
     request.body["n"] = tokens_;
     request.body["params"] = params_.json();
@@ -26,6 +27,7 @@ class Step : public Verb {
  private:
   std::string state_;
   int tokens_ = 1;
+  bool watch_ = false;
   bool json_ = false;
   ParamFlags params_;
 };

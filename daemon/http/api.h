@@ -20,7 +20,8 @@
 //   GET    /v1/states/PATH/log          {"versions":[{"name","tokens","model","advanced",…}…]}:
 //   what it
 //                                       knows, "", and what its snapshots do, newest first
-//   POST   /v1/states/PATH/feed|ask|continue {"prompt","params"?,"name"?,"n"?,"progress"?,"wait"?}
+//   POST   /v1/states/PATH/feed|ask|continue {"prompt","params"?,"name"?,"n"?,"progress"?,"watch"?,
+//                                       "wait"?}
 //   POST   /v1/states/PATH/ask|continue {"messages":[{"role","content"}…], …}: a whole
 //   conversation,
 //                                       of which what the state holds is not read again; on an

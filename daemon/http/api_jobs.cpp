@@ -23,6 +23,7 @@ constexpr std::int64_t kMostSteps = 1 << 24;
 struct Order {
   std::vector<sched::Submission> submissions;
   bool progress = false;
+  bool watch = false;
   bool wait = true;
 };
 
@@ -54,7 +55,8 @@ Result<Order> read_order(Services& services, const Call& call, JobKind kind) {
   if (prune) {
     KVFS_TRY(only_fields(body, {"policy", "name", "progress", "wait"}));
   } else {
-    KVFS_TRY(only_fields(body, {"prompt", "messages", "params", "name", "n", "progress", "wait"}));
+    KVFS_TRY(only_fields(
+        body, {"prompt", "messages", "params", "name", "n", "progress", "watch", "wait"}));
   }
   KVFS_ASSIGN(submission.prompt, text_field(body, prune ? "policy" : "prompt"));
   KVFS_ASSIGN(submission.name, text_field(body, "name"));
@@ -68,6 +70,7 @@ Result<Order> read_order(Services& services, const Call& call, JobKind kind) {
     submission.overrides["format"] = "messages";
   }
   KVFS_ASSIGN(order.progress, truth_field(body, "progress", false));
+  KVFS_ASSIGN(order.watch, truth_field(body, "watch", false));
   KVFS_ASSIGN(order.wait, truth_field(body, "wait", true));
   const std::int64_t most = kind == JobKind::kStep  ? kMostSteps
                             : kind == JobKind::kAsk ? kMostReplies
@@ -96,7 +99,8 @@ Result<Answer> started(Services& services, const Order& order, const std::vector
                 .follow = Follow{.state = state,
                                  .kind = order.submissions[0].kind,
                                  .jobs = std::move(names),
-                                 .progress = order.progress}};
+                                 .progress = order.progress,
+                                 .watch = order.watch}};
 }
 
 void cancel_all(Services& services, StateId state, const std::vector<JobId>& ids) {

@@ -44,6 +44,7 @@ struct Follow {
   store::JobKind kind = store::JobKind::kAsk;
   std::vector<std::string> jobs;  // names
   bool progress = false;          // tell how far the reading is
+  bool watch = false;             // tell each refresh of the KV
 };
 
 class ComparisonFeed;  // compare_stream.h

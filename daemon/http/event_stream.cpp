@@ -11,6 +11,7 @@
 
 #include "daemon/http/bell.h"
 #include "daemon/http/present.h"
+#include "engine/sched/verbs.h"
 
 namespace kvfs::daemon::http {
 namespace {
@@ -57,17 +58,18 @@ bool is_under(std::string_view path, std::string_view top) {
          (path[top.size()] == '/' || path[top.size()] == '@');
 }
 
-// From here on until its end the store tells it.
+// From here on until its end the source tells it: the store, or the scheduler.
+template <class Source>
 class Watch {
  public:
-  Watch(store::Store& store, store::Watcher watcher)
-      : store_(store), id_(store.watch(std::move(watcher))) {}
-  ~Watch() { store_.unwatch(id_); }
+  template <class Watcher>
+  Watch(Source& source, Watcher watcher) : source_(source), id_(source.watch(std::move(watcher))) {}
+  ~Watch() { source_.unwatch(id_); }
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
  private:
-  store::Store& store_;
+  Source& source_;
   const std::uint64_t id_;
 };
 
@@ -77,11 +79,19 @@ asio::awaitable<void> stream_events(Stream& stream, Front& front, std::string un
                                     unsigned version) {
   const auto bell = std::make_shared<Bell>(stream.get_executor());
   const auto lines = std::make_shared<Lines>();
-  const Watch watch(front.services.store, [bell, lines, under](const store::Change& change) {
+  store::Store& store = front.services.store;
+  const Watch changes(store, [bell, lines, under](const store::Change& change) {
     if (!is_under(change.path, under) && !is_under(change.before, under)) return;
     lines->add(json::serialize(change_json(change)));
     ring(bell);
   });
+  const Watch refreshes(front.services.scheduler,
+                        [bell, lines, under, &store](const sched::Refreshed& news) {
+                          const auto path = sched::path_of(store, news.state);
+                          if (!path || !is_under(*path, under)) return;  // removed meanwhile
+                          lines->add(json::serialize(refreshed_json(*path, news)));
+                          ring(bell);
+                        });
   const bool begun = co_await begin_chunks(stream, version);
   if (!begun) co_return;
   watch_client(stream, bell);

@@ -8,6 +8,8 @@
 //   {"at",…,"event":"job","state":"a/b","job":{…}}                      as present.h has it
 //   {"at",…,"event":"file-created","state":"a/b","file":"notes.md"}     also file-removed
 //   {"at",…,"event":"file-renamed","state":"a","file":"x","before":"a/y"}
+//   {"at",…,"event":"refreshed","state":"a/b","job":"c","refresh":{…}}  its KV was pruned, see
+//                                                    refresh_json() in present.h; on no disk
 //   {"event":"lost","count":12}            the client was too slow: so many are not told
 //
 // under: of the state of this path alone, what is below it and its snapshots. A snapshot is

@@ -47,6 +47,7 @@ struct Followed {
   text::Utf8Stream text;
   const text::Tokenizer* tokenizer = nullptr;  // where log probabilities are wanted
   std::size_t tokens_told = 0;
+  std::uint64_t refreshes_told = 0;
   bool read_to_end = false;
   bool over = false;  // its last line was sent
 };
@@ -65,6 +66,7 @@ class JobStream {
   asio::awaitable<void> begin(unsigned version);
   asio::awaitable<void> pump(std::size_t index);
   asio::awaitable<void> tell_progress();
+  asio::awaitable<void> tell_refreshes(std::size_t index);
   asio::awaitable<void> rest();
   asio::awaitable<void> line(json::object object, std::size_t index);
   asio::awaitable<void> write(std::string_view bytes);
@@ -150,6 +152,7 @@ asio::awaitable<void> JobStream::begin(unsigned version) {
 // Sends what has come since, and the last line once the scheduler has published the job's end.
 asio::awaitable<void> JobStream::pump(std::size_t index) {
   Followed& job = jobs_[index];
+  if (follow_.watch) co_await tell_refreshes(index);
   std::string buffer(kReadBytes, '\0');
   while (!job.read_to_end && !bell_->gone) {
     if (!job.reply) {
@@ -207,12 +210,23 @@ asio::awaitable<void> JobStream::tell_progress() {
   }
 }
 
+// A refresh comes before the text of the step after it.
+asio::awaitable<void> JobStream::tell_refreshes(std::size_t index) {
+  Followed& job = jobs_[index];
+  const auto refreshes =
+      front_.services.scheduler.refreshes(follow_.state, job.name, job.refreshes_told);
+  for (const sched::Refresh& refresh : refreshes) {
+    co_await line(member("refresh", refresh_json(refresh)), index);
+  }
+}
+
 // Until a reply grows, the client goes, or it is time to look again.
 asio::awaitable<void> JobStream::rest() {
   const bool quick = settling();
-  bell_->timer.expires_after(quick              ? std::chrono::nanoseconds(kLookAgain)
-                             : follow_.progress ? std::chrono::nanoseconds(kProgressEvery)
-                                                : std::chrono::nanoseconds(kRestTime));
+  const bool often = follow_.progress || follow_.watch;
+  bell_->timer.expires_after(quick   ? std::chrono::nanoseconds(kLookAgain)
+                             : often ? std::chrono::nanoseconds(kProgressEvery)
+                                     : std::chrono::nanoseconds(kRestTime));
   std::vector<std::pair<sched::Reply*, sched::Reply::Ticket>> tickets;
   bool ready = bell_->gone;
   for (Followed& job : jobs_) {

@@ -2,6 +2,8 @@
 //
 //   {"job":"q1"}                                   first, one a job
 //   {"progress":{"read":512,"of":2048,"known":256,"queued":false}}   with "progress": true
+//   {"refresh":{…}}                                with "watch": true, when it was pruned while it
+//                                                  read or generated: refresh_json() in present.h
 //   {"text":"…"}                                   what was added; bytes that are not UTF-8 are
 //   U+FFFD. With the parameter logprobs also "logprobs":{"content":[…]} (present.h) of the tokens
 //   shown since the last line, the end token's too; text may then be "". A token in a stop string

@@ -75,28 +75,46 @@ json::object times_json(const store::JobTimes& times) {
 
 json::array refreshes_json(const std::vector<sched::Refresh>& refreshes) {
   json::array out;
-  for (const sched::Refresh& refresh : refreshes) {
-    out.push_back(json::object{{"step", refresh.step},
-                               {"text", refresh.text},
-                               {"lengths", json::value_from(refresh.lengths)},
-                               {"top_budget", refresh.top_budget},
-                               {"kv_bytes", refresh.kv_bytes}});
-  }
+  for (const sched::Refresh& refresh : refreshes) out.push_back(refresh_json(refresh));
   return out;
+}
+
+json::value now_json() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return time_json(std::chrono::nanoseconds(now).count());
 }
 
 }  // namespace
 
 json::object change_json(const store::Change& change) {
   using Kind = store::Change::Kind;
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  json::object out{{"at", time_json(std::chrono::nanoseconds(now).count())},
-                   {"event", store::name_of(change.kind)},
-                   {"state", change.path}};
+  json::object out{
+      {"at", now_json()}, {"event", store::name_of(change.kind)}, {"state", change.path}};
   if (!change.file.empty()) out["file"] = change.file;
   if (!change.before.empty()) out["before"] = change.before;
   if (change.kind == Kind::kJob) out["job"] = job_json({.record = change.job});
   return out;
+}
+
+json::object refresh_json(const sched::Refresh& refresh) {
+  json::object out;
+  if (refresh.read > 0) out["read"] = refresh.read;
+  out["step"] = refresh.step;
+  out["text"] = refresh.text;
+  out["before"] = json::value_from(refresh.before);
+  out["lengths"] = json::value_from(refresh.lengths);
+  out["top_budget"] = refresh.top_budget;
+  out["kv_bytes"] = refresh.kv_bytes;
+  out["line"] = sched::refresh_line(refresh);
+  return out;
+}
+
+json::object refreshed_json(const std::string& path, const sched::Refreshed& news) {
+  return {{"at", now_json()},
+          {"event", "refreshed"},
+          {"state", path},
+          {"job", news.job},
+          {"refresh", refresh_json(news.refresh)}};
 }
 
 json::object logprobs_json(const text::Tokenizer& tokenizer,

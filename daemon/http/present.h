@@ -17,6 +17,10 @@ boost::json::object job_json(const sched::JobView& job);
 
 // A line of event_stream.h, of now.
 boost::json::object change_json(const store::Change& change);
+// path: of the job's state.
+boost::json::object refreshed_json(const std::string& path, const sched::Refreshed& news);
+// {"read"?,"step","text","before":[…],"lengths":[…],"top_budget","kv_bytes","line"}
+boost::json::object refresh_json(const sched::Refresh& refresh);
 
 // As OpenAI's chat API has it, and each token's id: {"content":[{"id","token","bytes","logprob",
 // "top_logprobs":[{"id","token","bytes","logprob"}]}]}. Parts of characters are U+FFFD in "token".

@@ -120,6 +120,16 @@ class Model {
     return fail(ErrorCode::kUnsupported, "prune a sequence", "this device cannot do that yet",
                 "load the model on the CPU");
   }
+  // Moves each head's entries to consecutive positions, keys turned on accordingly, and with them
+  // next_pos: to the fewest that hold every head's. A head's newest entry stays as far from the next
+  // token as it was: where it is the newest token's, one behind it else. Positions then start at 0 in
+  // the fullest head. The sequence is as before after kUnsupported (learned positions; a sliding
+  // window that would see entries again that it had left behind) and kTooLarge.
+  virtual Status compact(Sequence& sequence) {
+    (void)sequence;
+    return fail(ErrorCode::kUnsupported, "move entries to other positions",
+                "this device cannot do that yet", "load the model on the CPU");
+  }
   // Where a layer's entries lie, by KV head, ascending: what prune's indices point into.
   virtual Result<std::vector<std::vector<Position>>> positions(const Sequence& sequence,
                                                                std::uint16_t layer) {

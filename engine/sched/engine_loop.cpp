@@ -128,7 +128,7 @@ bool EngineLoop::round() {
   progress |= bring_in(transfer_deadline());
   progress |= recompute_last();
   progress |= read_one();
-  progress |= prune();
+  progress |= prune(false);
   for (const auto& on : models_.all()) progress |= decode(*on);
   progress |= hand_over();
   progress |= compare();

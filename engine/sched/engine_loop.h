@@ -81,8 +81,9 @@ class EngineLoop {
   Status read_slice(RunningJob& job);
   bool recompute_last();
   Status recompute_last(RunningJob& job);
-  bool prune();
+  bool prune(bool refreshes_only);
   Status prune(RunningJob& job, const prune::Policy& policy);
+  Status pruned(RunningJob& job, const Pruned& what);
   bool serve_others(const RunningJob& job);  // while a job reads again; false: it is to stop
   bool decode(LoadedModel& on);
   void decode_alone(RunningJob& job);

@@ -143,20 +143,22 @@ Status EngineLoop::recompute_last(RunningJob& job) {
   auto& model = *job.on().model;
   const auto last = job.last();
   KVFS_TRY(job.drop_last());
+  prune::Observation* const look = job.look();
   KVFS_TRY(job.on().residency.with_room([&]() -> Status {
     if (last.path == TokenPath::kRead) {
       return model.prefill(job.sequence(), {&last.token, 1}, job.logits());
     }
-    model::DecodeItem item{&job.sequence(), last.token, job.logits()};
+    model::DecodeItem item{&job.sequence(), last.token, job.logits(), look};
     return model.decode({&item, 1});
   }));
   job.sample_next();
   return {};
 }
 
-bool EngineLoop::prune() {
+bool EngineLoop::prune(bool refreshes_only) {
   bool progress = false;
   for (const auto& job : jobs_) {
+    if (refreshes_only && job->prunes()) continue;
     const prune::Policy* policy = job->policy_now();
     if (policy == nullptr) continue;
     if (const auto done = prune(*job, *policy); !done) fail_job(*job, done.error());
@@ -166,6 +168,10 @@ bool EngineLoop::prune() {
 }
 
 Status EngineLoop::prune(RunningJob& job, const prune::Policy& policy) {
+  if (const auto seen = job.take_seen()) {
+    KVFS_ASSIGN(const Pruned what, prune_sequence(job.on(), job.sequence(), policy, *seen));
+    return pruned(job, what);
+  }
   KVFS_ASSIGN(prune::Plan plan, job.plan_now());
   bool stopped = false;
   std::function<bool(std::int64_t)> go_on;  // a refresh reads next to nothing
@@ -176,12 +182,15 @@ Status EngineLoop::prune(RunningJob& job, const prune::Policy& policy) {
       return !stopped;
     };
   }
-  const auto pruned = prune_sequence(job.on(), job.sequence(), policy, std::move(plan), go_on);
+  const auto what = prune_sequence(job.on(), job.sequence(), policy, std::move(plan), go_on);
   if (stopped) return {};  // the next round obeys the word
-  if (!pruned) return fail(pruned.error());
-  const Pruned& what = *pruned;
+  if (!what) return fail(what.error());
+  return pruned(job, *what);
+}
+
+Status EngineLoop::pruned(RunningJob& job, const Pruned& what) {
   // What the state was is not what it will be: the memory is to be free, not kept for it.
-  if (what.dropped && job.changes()) job.on().residency.drop(job.base().history->id);
+  if (what.changed && job.changes()) job.on().residency.drop(job.base().history->id);
   return job.pruned(what);
 }
 
@@ -196,6 +205,7 @@ bool EngineLoop::serve_others(const RunningJob& job) {
   bring_in(transfer_deadline());
   recompute_last();
   read_one(JobTable::Lane::kAnswers);
+  prune(true);
   for (const auto& on : models_.all()) decode(*on);
   hand_over();
   publish();
@@ -210,7 +220,7 @@ bool EngineLoop::decode(LoadedModel& on) {
     if (&job->on() != &on || job->stage() != Stage::kGenerating) continue;
     if (std::cmp_greater_equal(items.size(), on.model->max_batch())) break;
     jobs.push_back(job.get());
-    items.push_back({&job->sequence(), job->pending(), job->logits()});
+    items.push_back({&job->sequence(), job->pending(), job->logits(), job->look()});
     before.push_back(job->sequence().next_pos());
   }
   if (items.empty()) return false;
@@ -232,7 +242,7 @@ bool EngineLoop::decode(LoadedModel& on) {
 }
 
 void EngineLoop::decode_alone(RunningJob& job) {
-  model::DecodeItem item{&job.sequence(), job.pending(), job.logits()};
+  model::DecodeItem item{&job.sequence(), job.pending(), job.logits(), job.look()};
   const auto status = job.on().residency.with_room([&] {
     return job.on().model->decode({&item, 1});
   });

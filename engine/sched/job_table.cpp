@@ -305,11 +305,17 @@ void JobTable::progress(JobTicket ticket, const Progress& progress) {
 }
 
 void JobTable::refreshed(JobTicket ticket, Refresh refresh) {
-  const std::lock_guard lock(mutex_);
-  Job* job = find(ticket);
-  if (job == nullptr) return;
-  if (job->refreshes.size() == kRefreshesKept) job->refreshes.erase(job->refreshes.begin());
-  job->refreshes.push_back(std::move(refresh));
+  Refreshed news;
+  {
+    const std::lock_guard lock(mutex_);
+    Job* job = find(ticket);
+    if (job == nullptr) return;
+    if (job->refreshes.size() == kRefreshesKept) job->refreshes.erase(job->refreshes.begin());
+    job->refreshes.push_back(refresh);
+    ++job->refreshed;
+    news = {job->record.state, job->record.name, std::move(refresh)};
+  }
+  watchers_.tell({&news, 1});
 }
 
 Result<std::pair<JobTable::Cancel, JobTable::Handed>> JobTable::cancel(StateId state,

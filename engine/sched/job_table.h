@@ -20,6 +20,7 @@
 
 #include "engine/sched/reply.h"
 #include "engine/sched/scheduler.h"
+#include "engine/store/watchers.h"
 
 namespace kvfs::sched {
 
@@ -102,6 +103,8 @@ class JobTable {
   std::shared_ptr<Reply> live_reply(StateId state, const std::string& name) const;
   std::optional<JobView> find(StateId state, const std::string& name) const;
   std::vector<JobView> views(StateId state) const;  // newest first
+  std::vector<Refresh> refreshes(StateId state, const std::string& name, std::uint64_t& told) const;
+  store::Watchers<Refreshed>& watchers() { return watchers_; }
   bool busy(StateId state) const;
   std::pair<std::uint64_t, std::uint64_t> queued_and_running() const;
   std::vector<std::shared_ptr<Reply>> unfinished_replies() const;
@@ -115,6 +118,7 @@ class JobTable {
     store::JobRecord record;  // without its prompt once finished
     Progress now;
     std::vector<Refresh> refreshes;  // oldest first
+    std::uint64_t refreshed = 0;     // how many there were
     std::shared_ptr<Reply> reply;    // shared with readers; null once it can be read from the store
     bool bound = false;              // its base is fixed, or will be by a write under way
     bool cancel = false;
@@ -139,6 +143,7 @@ class JobTable {
 
   const std::size_t queue_limit_;
   const std::size_t finished_per_state_;
+  store::Watchers<Refreshed> watchers_;
 
   mutable std::mutex mutex_;  // guards everything below
   std::unordered_map<StateId, Jobs> states_;

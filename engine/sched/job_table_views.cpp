@@ -50,6 +50,16 @@ std::vector<JobView> JobTable::views(StateId state) const {
   return out;
 }
 
+std::vector<Refresh> JobTable::refreshes(StateId state, const std::string& name,
+                                         std::uint64_t& told) const {
+  const std::lock_guard lock(mutex_);
+  const Job* job = latest(state, name);
+  if (job == nullptr || job->refreshed <= told) return {};
+  const auto fresh = std::min<std::uint64_t>(job->refreshed - told, job->refreshes.size());
+  told = job->refreshed;
+  return {job->refreshes.end() - static_cast<std::ptrdiff_t>(fresh), job->refreshes.end()};
+}
+
 bool JobTable::busy(StateId state) const {
   const std::lock_guard lock(mutex_);
   const auto jobs = states_.find(state);

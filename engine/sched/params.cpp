@@ -48,6 +48,9 @@ constexpr std::array kTable = {
     ParamSpec{"prune", "off",
               "off, or how the KV is kept small while it generates: pyramid window=160 bottom=640 "
               "top=128 refresh=24 start=256"},
+    ParamSpec{"prefill_chunk", "0",
+              "0, or 16 to 1000000: tokens after which a prompt that is being read is pruned as "
+              "the parameter prune says"},
 };
 
 const ParamSpec* find(std::string_view name) {
@@ -186,6 +189,14 @@ Result<std::string> check_prune(std::string_view value) {
   return policy ? prune::to_words(*policy) : std::string("off");
 }
 
+Result<std::string> check_chunk(const ParamSpec& spec, std::string_view value) {
+  constexpr std::int32_t kLeast = 16;
+  KVFS_ASSIGN(auto checked, number<std::int32_t>(spec, value, {0, 1'000'000}));
+  const auto tokens = *parse<std::int32_t>(checked);
+  if (tokens > 0 && tokens < kLeast) return refuse(spec, value, "is out of range");
+  return checked;
+}
+
 Result<std::string> check_name(const ParamSpec& spec, std::string_view value) {
   const bool printable = std::ranges::all_of(
       value, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != '/'; });
@@ -232,6 +243,7 @@ Result<std::string> check_param(std::string_view name, std::string_view raw) {
   if (name == "logit_bias") return check_bias(*spec, value);
   if (name == "logprobs") return number<std::int32_t>(*spec, value, {0, 20});
   if (name == "prune") return check_prune(value);
+  if (name == "prefill_chunk") return check_chunk(*spec, value);
   if (const auto codec = chunk::codec_from_name(value); !codec) {
     return refuse(*spec, value, "is not one of its words");
   }
@@ -273,6 +285,7 @@ Result<JobParams> resolve_params(const ParamMap& set) {
                                       : Truncate::kError;
   KVFS_ASSIGN(out.codec, chunk::codec_from_name(value("codec")));
   KVFS_ASSIGN(out.prune, read_running_policy(value("prune")));
+  out.prefill_chunk = *parse<std::int32_t>(value("prefill_chunk"));
   return out;
 }
 

@@ -54,6 +54,8 @@ struct JobParams {
   Truncate truncate = Truncate::kError;
   chunk::CodecId codec = chunk::CodecId::kZh;
   std::optional<prune::Policy> prune;  // while generating
+  // … and while reading, each time that the state's tokens are so many, or twice, …; 0: not then
+  std::int32_t prefill_chunk = 0;
 };
 // Values must have passed check_param.
 Result<JobParams> resolve_params(const ParamMap& set);

@@ -6,6 +6,7 @@ namespace kvfs::sched {
 namespace {
 
 constexpr std::string_view kWhat = "prompt";
+constexpr std::int64_t kMostMoving = 1 << 27;  // tokens that are read with positions=compact
 
 std::string number(std::size_t value) {  // 12,345
   std::string digits = std::to_string(value);
@@ -171,6 +172,9 @@ Result<Prompt> prompt_tokens(const model::ModelCard& card, const JobParams& para
   const bool own_limit = params.max_prefix_tokens > 0 && params.max_prefix_tokens < most &&
                          kind != store::JobKind::kStep;  // step reads nothing
   if (own_limit) most = params.max_prefix_tokens;
+  // Entries that are moved down between its pieces make room for the next.
+  const bool moves = params.prune && params.prune->compact && params.prefill_chunk > 0;
+  if (moves && !own_limit && kind != store::JobKind::kStep) most = kMostMoving;
   const std::int64_t left = most - history.version.next_pos;
   if (left <= 0) {
     return fail(ErrorCode::kTooLarge, std::string(kWhat),

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/model/pruning.h"
+#include "engine/prune/choose.h"
 #include "engine/prune/rules.h"
 
 namespace kvfs::sched {
@@ -37,6 +38,16 @@ json::object parse_detail(const std::string& detail) {
   json::value value = json::parse(detail.empty() ? "{}" : detail, error);
   return error || !value.is_object() ? json::object() : std::move(value.get_object());
 }
+
+std::uint64_t number_in(const json::object& detail, std::string_view key) {
+  const json::value* said = detail.if_contains(key);
+  boost::system::error_code error;
+  const auto count = said == nullptr ? 0 : said->to_number<std::uint64_t>(error);
+  return error ? 0 : count;
+}
+
+constexpr std::string_view kChunk = "prefill_chunk";
+constexpr std::string_view kMoved = "moved";
 
 json::string plain(std::string_view text) { return json::string(text.data(), text.size()); }
 
@@ -95,12 +106,7 @@ std::string range_of(const Lengths& lengths) {
 
 Result<prune::Policy> read_policy(std::string_view words) {
   const bool none = words.find_first_not_of(" \t\n") == words.npos;
-  KVFS_ASSIGN(prune::Policy policy, prune::parse_policy(none ? prune::kDefaultPolicy : words));
-  if (policy.compact) {
-    return refuse(policy, ErrorCode::kUnsupported, "kept keys cannot be moved to other positions",
-                  "leave positions=compact out: they keep their own");
-  }
-  return policy;
+  return prune::parse_policy(none ? prune::kDefaultPolicy : words);
 }
 
 Result<std::optional<prune::Policy>> read_running_policy(std::string_view words) {
@@ -136,15 +142,37 @@ Status check_prunes(const prune::Policy& policy, const model::ModelInfo& model) 
 Result<prune::Plan> plan_pruning(const prune::Policy& policy, const model::ModelCard& card,
                                  TemplateMode mode, const History& history) {
   KVFS_TRY(check_prunes(policy, card.info));
-  const std::size_t tokens = history.ids.size();
+  // Where entries were moved, the last tokens alone have a position.
+  const std::size_t count =
+      std::min(history.ids.size(), static_cast<std::size_t>(history.version.next_pos));
   const auto* drop = std::get_if<prune::Drop>(&policy.method);
-  if (drop != nullptr && tokens != 0 && std::cmp_greater_equal(drop->from, tokens)) {
+  if (drop != nullptr && count != 0 && std::cmp_greater_equal(drop->from, count)) {
     return refuse(policy, ErrorCode::kInvalid,
-                  "the state has " + std::to_string(tokens) + " tokens, there is nothing from " +
+                  "the state has " + std::to_string(count) + " positions, there is nothing from " +
                       std::to_string(drop->from) + " on",
                   "name positions that it has");
   }
-  return model::plan_pruning(card, policy.method, history.ids, mode != TemplateMode::kRaw);
+  if (prune::reads_the_text(policy.method) && moved_tokens(history.version) > 0) {
+    return refuse(policy, ErrorCode::kUnsupported,
+                  "it reads the text again, and the state's entries were moved away from it by "
+                  "positions=compact",
+                  "take a method that looks at the last tokens: snapkv, pyramid, or keep_last");
+  }
+  if (policy.compact && std::ranges::any_of(history.ids, [](TokenId id) { return id < 0; })) {
+    return refuse(policy, ErrorCode::kUnsupported,
+                  "not all of the state's tokens are known, and of those that lose their positions "
+                  "nothing else tells the text",
+                  "leave positions=compact out");
+  }
+  const auto last = std::span(history.ids).last(count);
+  const std::vector<TokenId> tokens(last.begin(), last.end());
+  return model::plan_pruning(card, policy.method, tokens, mode != TemplateMode::kRaw);
+}
+
+std::int64_t entries_left(const prune::Method& method, std::int64_t entries) {
+  if (const auto* rule = std::get_if<prune::Pyramid>(&method))
+    return std::min<std::int64_t>(entries, rule->bottom);
+  return std::min(entries, std::visit(TopBudget{1, entries}, method));
 }
 
 Refreshing refreshing_of(const prune::Method& method) {
@@ -155,19 +183,17 @@ Refreshing refreshing_of(const prune::Method& method) {
           .start = static_cast<std::size_t>(rule.start)};
 }
 
-Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
-                              const prune::Policy& policy, prune::Plan plan,
-                              const std::function<bool(std::int64_t)>& go_on) {
-  KVFS_ASSIGN(const prune::Kept kept, on.residency.with_room([&] {
-    return model::choose_entries(*on.model, sequence, policy.method, plan, go_on);
-  }));
+namespace {
+
+Result<Pruned> keep_entries(LoadedModel& on, model::Sequence& sequence, const prune::Policy& policy,
+                            const prune::Kept& kept) {
   Measure before(on.model->info()), after(on.model->info());
   Pruned out;
   for (std::size_t layer = 0; layer < kept.size(); ++layer) {
     KVFS_ASSIGN(const auto positions,
                 on.model->positions(sequence, static_cast<std::uint16_t>(layer)));
     const auto had = sizes_of(positions), stays = sizes_of(kept[layer]);
-    out.dropped |= had != stays;
+    out.changed |= had != stays;
     before.layer(layer, had);
     after.layer(layer, stays);
   }
@@ -177,37 +203,68 @@ Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
   const std::int64_t budget =
       std::visit(TopBudget{static_cast<int>(kept.size()), there}, policy.method);
   out.top_budget = static_cast<std::uint32_t>(std::min(budget, there));
-  if (out.dropped) {
+  if (out.changed) {
     KVFS_TRY(on.residency.with_room([&] { return on.model->prune(sequence, kept); }));
   }
+  if (policy.compact) {
+    const Position before_it = sequence.next_pos();
+    KVFS_TRY(on.residency.with_room([&] { return on.model->compact(sequence); }));
+    out.moved = before_it - sequence.next_pos();
+    out.changed = out.changed || out.moved > 0;
+  }
+  out.next_pos = sequence.next_pos();
   return out;
 }
 
+}  // namespace
+
+Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
+                              const prune::Policy& policy, prune::Plan plan,
+                              const std::function<bool(std::int64_t)>& go_on) {
+  KVFS_ASSIGN(const prune::Kept kept, on.residency.with_room([&] {
+    return model::choose_entries(*on.model, sequence, policy.method, plan, go_on);
+  }));
+  return keep_entries(on, sequence, policy, kept);
+}
+
+Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
+                              const prune::Policy& policy, const prune::Observation& seen) {
+  KVFS_ASSIGN(const prune::Kept kept, prune::choose(policy.method, seen));
+  return keep_entries(on, sequence, policy, kept);
+}
+
 std::string summary(const Pruned& pruned) {
-  if (!pruned.dropped) return "nothing to drop of " + range_of(pruned.before) + " entries a layer";
-  return fmt::format("{} to {} entries a layer, {:.1f} to {:.1f} MB", range_of(pruned.before),
+  if (!pruned.changed) return "nothing to drop of " + range_of(pruned.before) + " entries a layer";
+  const std::string moved =
+      pruned.moved > 0 ? fmt::format(", moved to positions below {}", pruned.next_pos) : "";
+  return fmt::format("{} to {} entries a layer, {:.1f} to {:.1f} MB{}", range_of(pruned.before),
                      range_of(pruned.after), static_cast<double>(pruned.before.bytes) / 1e6,
-                     static_cast<double>(pruned.after.bytes) / 1e6);
+                     static_cast<double>(pruned.after.bytes) / 1e6, moved);
 }
 
 // --- what a version says
 // ----------------------------------------------------------------------------
 
 std::string pruned_detail(const store::VersionRecord& base, const prune::Policy& policy,
-                          bool while_generating) {
+                          std::int32_t prefill_chunk, bool whole) {
   const json::string method = plain(prune::name_of(policy.method));
   const std::string words = prune::to_words(policy);
   const json::string parameters =
       plain(std::string_view(words).substr(std::min(method.size() + 1, words.size())));
   json::object earlier = parse_detail(base.origin_detail);
-  const bool same = while_generating && base.origin == store::Origin::kPruned &&
-                    earlier["method"] == method && earlier["parameters"] == parameters;
+  const std::uint64_t chunk = whole ? 0 : static_cast<std::uint64_t>(prefill_chunk);
+  const bool same = !whole && base.origin == store::Origin::kPruned &&
+                    earlier["method"] == method && earlier["parameters"] == parameters &&
+                    number_in(earlier, kChunk) == chunk;
   if (same) return base.origin_detail;
   json::object out{{"method", method}, {"parameters", parameters}};
+  if (chunk > 0) out[kChunk] = chunk;
+  if (const std::uint64_t moved = number_in(earlier, kMoved); moved > 0) out[kMoved] = moved;
   if (!base.blocks.empty()) out["parent"] = plain(base.root.hex());
   if (base.origin != store::Origin::kComputed) {
     json::object before{{"kind", plain(store::name_of(base.origin))}};
     earlier.stable_erase("generated");
+    earlier.stable_erase(kMoved);
     for (const auto& [key, value] : earlier) before[key] = value;
     out["before"] = std::move(before);
   }
@@ -220,13 +277,27 @@ std::string with_generated(const std::string& detail, std::uint64_t tokens) {
   return json::serialize(out);
 }
 
+std::string with_moved(const std::string& detail, std::uint64_t tokens) {
+  json::object out = parse_detail(detail);
+  out[kMoved] = tokens;
+  return json::serialize(out);
+}
+
+std::uint64_t moved_tokens(const store::VersionRecord& version) {
+  if (version.origin != store::Origin::kPruned) return 0;
+  return number_in(parse_detail(version.origin_detail), kMoved);
+}
+
+void renumber(std::vector<store::BlockToken>& tokens, std::size_t count, Position next_pos) {
+  const auto behind = static_cast<Position>(count) - next_pos;  // tokens without a position
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    tokens[i].position = std::max(static_cast<Position>(i) - behind, 0);
+}
+
 std::uint64_t generated_in(const History& history) {
   if (history.version.origin == store::Origin::kPruned) {
     const json::object detail = parse_detail(history.version.origin_detail);
-    boost::system::error_code error;
-    const json::value* said = detail.if_contains("generated");
-    const auto count = said == nullptr ? 0 : said->to_number<std::uint64_t>(error);
-    if (said != nullptr && !error) return count;
+    if (detail.contains("generated")) return number_in(detail, "generated");
   }
   return static_cast<std::uint64_t>(
       std::ranges::count(history.tokens, TokenPath::kGenerated, &store::BlockToken::path));

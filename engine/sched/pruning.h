@@ -34,6 +34,9 @@ Result<prune::Plan> plan_pruning(const prune::Policy& policy, const model::Model
 // "reads 64 tokens again first"; empty: none is read.
 std::string reading_words(std::uint64_t tokens);
 
+// About how many of so many entries stay in the fullest layer; a union may exceed it.
+std::int64_t entries_left(const prune::Method& method, std::int64_t entries);
+
 struct Refreshing {          // while generating
   std::uint64_t every = 16;  // tokens between two prunings
   std::size_t start = 256;   // entries of the bottom layer before the first
@@ -47,19 +50,32 @@ struct Lengths {                         // of a cache
 struct Pruned {
   Lengths before, after;
   std::uint32_t top_budget = 0;  // what the policy wanted of the top layer; a union may exceed it
-  bool dropped = false;          // false: everything stayed, the sequence was not touched
+  bool changed = false;  // false: everything stayed where it was, the sequence was not touched
+  Position moved = 0;    // positions that the next token went down
+  Position next_pos = 0;
 };
 // go_on: as model::choose_entries() has it.
 Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
                               const prune::Policy& policy, prune::Plan plan,
                               const std::function<bool(std::int64_t)>& go_on);
+// By what the sequence's newest token saw while it was computed (DecodeItem::seen).
+Result<Pruned> prune_sequence(LoadedModel& on, model::Sequence& sequence,
+                              const prune::Policy& policy, const prune::Observation& seen);
 std::string summary(const Pruned& pruned);  // "4000 to 640 … 128 entries, 184.3 to 29.1 MB"
 
-// What state.json says of a pruned version beside its kind: method, parameters, the parent's root
-// and, where that one was not just computed, its origin as "before". The same policy once more,
-// while generating, is the same pruning still.
+// What state.json says of a pruned version beside its kind: method, parameters, prefill_chunk (in
+// which pieces it was read; none: 0), the parent's root and, where that one was not just computed,
+// its origin as "before". The same once more, while it reads or generates, is the same pruning
+// still. whole: a job of its own.
 std::string pruned_detail(const store::VersionRecord& base, const prune::Policy& policy,
-                          bool while_generating);
+                          std::int32_t prefill_chunk, bool whole);
+// Entries were moved: the text's first `tokens` do not stand at positions of their own any more.
+std::string with_moved(const std::string& detail, std::uint64_t tokens);
+// How many of a version's first tokens those are; 0: none.
+std::uint64_t moved_tokens(const store::VersionRecord& version);
+// Of a text that has more tokens than the cache has positions the last ones are told to stand at
+// these, and those before them at 0: positions ascend, and each has the tokens that it is told of.
+void renumber(std::vector<store::BlockToken>& tokens, std::size_t count, Position next_pos);
 // Tokens that a state had generated, as a pruned version's detail carries it: where the next
 // refresh falls, also in a copy, whose tokens do not tell how they came to be.
 std::string with_generated(const std::string& detail, std::uint64_t tokens);

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/sched/pruning.h"
 #include "engine/store/assembly.h"
 #include "engine/store/write_transaction.h"
 
@@ -102,8 +103,8 @@ BlockKey cut_key(const store::VersionRecord& version, const store::StateRecord& 
 
 // version: of the blocks before it.
 Result<std::string> first_text(store::Store& store, Catalog& catalog,
-                               const store::VersionRecord& version,
-                               const store::BlockRecord& block, std::size_t tokens) {
+                               const store::VersionRecord& version, const store::BlockRecord& block,
+                               std::size_t tokens) {
   const auto card = catalog.card(version.model);
   if (!card || (*card)->info.fingerprint != version.fingerprint) {
     return fail(ErrorCode::kUnsupported, "rollback", "model " + version.model + " is not there",
@@ -115,9 +116,8 @@ Result<std::string> first_text(store::Store& store, Catalog& catalog,
     std::vector<TokenId> ids;
     for (const store::BlockToken& token : history) ids.push_back(token.token);
     for (const store::BlockToken& token : block.tokens) ids.push_back(token.token);
-    return store::spelled(ids, history.size(), tokens, [&](TokenId token) {
-      return (*card)->tokenizer->bytes_of(token);
-    });
+    return store::spelled(ids, history.size(), tokens,
+                          [&](TokenId token) { return (*card)->tokenizer->bytes_of(token); });
   }
   std::size_t bytes = 0, all = 0;
   for (std::size_t i = 0; i < block.tokens.size(); ++i) {
@@ -175,6 +175,12 @@ Status rollback(store::Store& store, Scheduler& scheduler, Catalog& catalog, Sta
                    "give at most that many");
   }
   if (n_tokens == version.n_tokens) return {};
+  if (const std::uint64_t moved = moved_tokens(version); n_tokens > 0 && n_tokens < moved) {
+    return refused(ErrorCode::kUnsupported, n_tokens,
+                   "positions=compact moved what was left of its first " + std::to_string(moved) +
+                       " tokens, and which entry is whose is not known any more",
+                   "keep at least those, or roll back to a snapshot");
+  }
   if (n_tokens == 0) {
     return replace(store, scheduler, id, state,
                    [](store::WriteTransaction&) -> Result<VersionId> { return VersionId{}; });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "engine/model/pruning.h"
 
@@ -47,7 +48,9 @@ RunningJob::RunningJob(Setup setup, LoadedModel& on, store::Store& store, JobTab
       text_(*setup_.card->tokenizer, setup_.params.stop),
       chain_(*setup_.base, setup_.scope, on.model->info().one_path),
       next_out_(setup_.base->version.next_pos / kBlockTokens),
-      policy_(generates() || prunes() ? setup_.params.prune : std::nullopt),
+      policy_(kind() == store::JobKind::kFeed && setup_.params.prefill_chunk == 0
+                  ? std::nullopt
+                  : setup_.params.prune),
       generated_before_(generated_in(*setup_.base)),
       base_{setup_.base, recomputable(*setup_.base, chain_, on.model->info().one_path)},
       arrivals_before_(on.residency.arrivals()) {
@@ -73,7 +76,12 @@ std::uint64_t RunningJob::bytes_to_come() const {
       std::min(read_end_ + more, std::int64_t{on_.model->info().context_length});
   const std::int64_t here = sequence_ ? position() : base.next_pos;
   const bool there = sequence_ || on_.residency.holds(setup_.base->id);
-  const auto tokens = static_cast<std::uint64_t>(std::max<std::int64_t>(end - here, 0));
+  auto tokens = static_cast<std::uint64_t>(std::max<std::int64_t>(end - here, 0));
+  if (const std::int64_t chunk = setup_.params.prefill_chunk; chunk > 0 && policy_ && !prunes()) {
+    // Never more than a piece and what pruning leaves.
+    const std::int64_t most = chunk + entries_left(policy_->method, end);
+    tokens = std::min(tokens, static_cast<std::uint64_t>(most));
+  }
   return (tokens + kBlockTokens) * on_.token_bytes() + (there ? 0 : base.kv_bytes);
 }
 
@@ -102,8 +110,9 @@ void RunningJob::enter(Stage stage) {
       return clock_.spend_on(JobClock::Part::kRead);
     case Stage::kTaking:
       return clock_.spend_on(JobClock::Part::kKnown);
-    case Stage::kLast:
     case Stage::kPruning:
+      return clock_.spend_on(prunes() ? JobClock::Part::kGenerate : JobClock::Part::kRead);
+    case Stage::kLast:
     case Stage::kGenerating:
       return clock_.spend_on(JobClock::Part::kGenerate);
     case Stage::kDraining:
@@ -122,6 +131,28 @@ void RunningJob::after_reading() {
                                : Stage::kDraining);
 }
 
+// By the tokens that the state then has, whatever came in which job: so 300 and then 100 are read
+// like 400.
+Position RunningJob::piece_end() const {
+  const auto chunk = static_cast<std::size_t>(setup_.params.prefill_chunk);
+  if (!policy_ || chunk == 0 || prunes()) return read_end_;
+  const std::size_t left = chunk - ids_in_sequence().size() % chunk;
+  return std::min(read_end_, position() + static_cast<Position>(left));
+}
+
+bool RunningJob::at_piece_end() const {
+  const auto chunk = static_cast<std::size_t>(setup_.params.prefill_chunk);
+  return policy_ && chunk > 0 && !prunes() && ids_in_sequence().size() % chunk == 0;
+}
+
+void RunningJob::read_on() {
+  if (at_piece_end()) {
+    enter(Stage::kPruning);
+  } else {
+    after_reading();
+  }
+}
+
 std::optional<store::BlockPin> RunningJob::find_block(
     std::int32_t index, const BlockKey& key, const std::vector<store::BlockToken>& tokens) {
   const auto id = store_.find_prefix(chain_.previous(index), key, tokens);
@@ -135,14 +166,16 @@ Result<std::uint32_t> RunningJob::find_known(const std::function<void()>& wake) 
   std::vector<store::BlockRecord> found;
   std::vector<Planner::Block> missing;
   Position covered = position();
-  while (covered < read_end_) {
-    const auto block_is = block_tokens(tokens_, index, read_end_);
+  const Position wanted = piece_end();
+  while (covered < wanted) {
+    const auto block_is = block_tokens(tokens_, index, wanted);
     chain_.close_before(index, tokens_);
     auto pin = find_block(index, chain_.key(index, block_is), block_is);
     Position end = block_is.back().position + 1, in = end;
     // A block that begins as this one does: its first tokens are of use.
     const auto& part = setup_.prompt.known;
-    if (!pin && part && part->index == index && part->end > covered && on_.model->info().one_path) {
+    if (!pin && part && part->index == index && part->end > covered && part->end <= wanted &&
+        on_.model->info().one_path) {
       pin = find_block(index, part->key, part->tokens);
       in = part->tokens.back().position + 1;
       end = part->end;
@@ -179,13 +212,13 @@ Status RunningJob::taken() {
   if (taking_to_ < taking_in_) KVFS_TRY(on_.model->truncate(*sequence_, taking_to_));
   // It will grow into another block.
   if (generates() || taking_to_ < read_end_) known_.erase(taking_to_ / kBlockTokens);
-  after_reading();
+  read_on();
   return {};
 }
 
 std::vector<TokenId> RunningJob::slice(std::int32_t at_most) const {
   const Position begin = position();
-  Position end = std::min(begin + at_most, read_end_);
+  Position end = std::min(begin + at_most, piece_end());
   if (const Position grid = end / kBlockTokens * kBlockTokens; end < read_end_ && grid > begin) {
     end = grid;
   }
@@ -194,16 +227,20 @@ std::vector<TokenId> RunningJob::slice(std::int32_t at_most) const {
 }
 
 std::span<float> RunningJob::logits_for(std::size_t slice_tokens) {
-  const bool last = position() + static_cast<Position>(slice_tokens) == read_end_;
-  return last && generates() ? logits() : std::span<float>{};
+  const auto count = static_cast<Position>(slice_tokens);
+  if (position() + count != read_end_ || !generates()) return {};
+  // Where the end is a piece's too, they are computed again of what pruning leaves.
+  const auto chunk = static_cast<std::size_t>(setup_.params.prefill_chunk);
+  const bool prunes_there = policy_ && chunk > 0 && ids_.size() % chunk == 0;
+  return prunes_there ? std::span<float>{} : logits();
 }
 
 void RunningJob::slice_read(std::size_t tokens) {
   progress_.prefilled_tokens += static_cast<std::uint32_t>(tokens);
-  if (position() == read_end_ && generates()) {
+  if (position() == read_end_ && generates() && !at_piece_end()) {
     sample_next();
   } else {
-    after_reading();
+    read_on();
   }
 }
 
@@ -223,7 +260,8 @@ std::span<float> RunningJob::logits() { return logits_; }
 
 void RunningJob::sample_next() {
   if (progress_.generated_tokens == 0) generating_since_ = Clock::now();
-  const TokenId token = model::sample(logits_, {ids_, said_}, setup_.params.sampling, position());
+  const TokenId token = model::sample(logits_, {ids_, said_}, setup_.params.sampling,
+                                      static_cast<Position>(ids_.size()));
   tokens_.push_back({token, position(), TokenPath::kGenerated});
   ids_.push_back(token);
   ++said_;
@@ -276,11 +314,14 @@ std::uint64_t RunningJob::generated_so_far() const {
 }
 
 std::span<const TokenId> RunningJob::ids_in_sequence() const {
-  return std::span(ids_).first(ids_.size() - (stage_ == Stage::kGenerating ? 1 : 0));
+  if (stage_ == Stage::kGenerating) return std::span(ids_).first(ids_.size() - 1);
+  const auto unread = static_cast<std::size_t>(std::max(read_end_ - position(), 0));
+  return std::span(ids_).first(ids_.size() - unread);
 }
 
 Result<prune::Plan> RunningJob::plan_now() const {
-  const auto ids = ids_in_sequence();
+  auto ids = ids_in_sequence();  // where entries were moved, those that have a position
+  ids = ids.last(std::min(ids.size(), static_cast<std::size_t>(position())));
   return model::plan_pruning(*setup_.card, policy_->method, {ids.begin(), ids.end()},
                              setup_.params.mode != TemplateMode::kRaw);
 }
@@ -294,39 +335,74 @@ void RunningJob::read_again(std::int64_t tokens) {
 const prune::Policy* RunningJob::policy_now() {
   if (!policy_) return nullptr;
   if (stage_ == Stage::kPruning) return &*policy_;
-  if (stage_ != Stage::kGenerating || looked_at_ == position()) return nullptr;
-  const Refreshing refreshing = refreshing_of(policy_->method);
   const std::uint64_t generated = generated_so_far();
+  if (stage_ != Stage::kGenerating || looked_at_ == generated) return nullptr;
+  const Refreshing refreshing = refreshing_of(policy_->method);
   if (generated == 0 || generated % refreshing.every != 0) return nullptr;
-  looked_at_ = position();
+  looked_at_ = generated;
   const auto bottom = on_.model->positions(*sequence_, 0);
   // What a device that cannot prune has to say, prune_sequence gets to hear.
   const auto enough = [&](const auto& head) { return head.size() >= refreshing.start; };
   return !bottom || std::ranges::any_of(*bottom, enough) ? &*policy_ : nullptr;
 }
 
-Status RunningJob::pruned(const Pruned& what) {
+prune::Observation* RunningJob::look() {
   const bool generating = stage_ == Stage::kGenerating;
-  if (what.dropped && !dropped_) {
-    dropped_ = true;
+  if (!policy_ || !on_.model->info().prunes || (!generating && stage_ != Stage::kLast) ||
+      prune::needs_of(policy_->method) != prune::Needs::kNewestQuery) {
+    return nullptr;
+  }
+  const std::uint64_t then = generated_so_far() + (generating ? 1 : 0);
+  if (then == 0 || then % refreshing_of(policy_->method).every != 0) return nullptr;
+  seen_.clear();
+  seen_at_ = then;
+  return &seen_;
+}
+
+std::optional<prune::Observation> RunningJob::take_seen() {
+  if (stage_ != Stage::kGenerating || seen_.empty() || seen_at_ != generated_so_far())
+    return std::nullopt;
+  return std::exchange(seen_, {});
+}
+
+void RunningJob::tell_refresh(const Pruned& what) {
+  text::Utf8Stream latest;
+  constexpr std::size_t kShown = 8;
+  Refresh refresh;
+  const auto ids = ids_in_sequence();
+  for (const TokenId id : ids.last(std::min(kShown, ids.size()))) {
+    if (id >= 0) refresh.text += latest.push(setup_.card->tokenizer->bytes_of(id));
+  }
+  if (stage_ == Stage::kPruning) {
+    refresh.read = static_cast<std::uint32_t>(ids.size() - setup_.base->ids.size());
+  } else {
+    refresh.step = progress_.generated_tokens - 1;
+  }
+  refresh.before = what.before.of_layers;
+  refresh.lengths = what.after.of_layers;
+  refresh.top_budget = what.top_budget;
+  refresh.kv_bytes = what.after.bytes;
+  table_.refreshed(ticket(), std::move(refresh));
+}
+
+Status RunningJob::pruned(const Pruned& what) {
+  if (what.changed && !pruned_) {
+    pruned_ = true;
     chain_.break_off();
     known_.clear();
     next_out_ = 0;
-    pruned_detail_ = pruned_detail(setup_.base->version, *policy_, generating);
+    pruned_detail_ =
+        pruned_detail(setup_.base->version, *policy_, setup_.params.prefill_chunk, prunes());
   }
-  if (generating) {
-    text::Utf8Stream latest;
-    constexpr std::size_t kShown = 8;
-    std::string text;
-    const auto ids = ids_in_sequence();
-    for (const TokenId id : ids.last(std::min(kShown, ids.size()))) {
-      if (id >= 0) text += latest.push(setup_.card->tokenizer->bytes_of(id));
-    }
-    table_.refreshed(ticket(), {.step = progress_.generated_tokens - 1,
-                                .text = std::move(text),
-                                .lengths = what.after.of_layers,
-                                .top_budget = what.top_budget,
-                                .kv_bytes = what.after.bytes});
+  if (what.moved > 0) {
+    read_end_ -= what.moved;
+    moved_ = ids_in_sequence().size();
+    renumber(tokens_, moved_, position());
+  }
+  if (!prunes()) tell_refresh(what);
+  if (stage_ == Stage::kGenerating) return {};
+  if (!prunes()) {
+    after_reading();
     return {};
   }
   progress_.prefilled_tokens = progress_.prompt_tokens;

@@ -31,7 +31,7 @@ class RunningJob {
     kReading,     // prefill, slice by slice
     kTaking,      // blocks found by prefix are on their way to the device
     kLast,        // the last token is computed again, for its logits
-    kPruning,     // the whole state
+    kPruning,     // the whole state, or what was read of the prompt so far
     kGenerating,  // a sampled token waits for its decode step
     kDraining,    // blocks are on their way to the store
     kEnding,      // the end is on its way to the store
@@ -90,6 +90,11 @@ class RunningJob {
   // By what the sequence is to be pruned now: as a whole (kPruning), or, at a refresh, before the
   // pending token is computed. Null: by nothing.
   const prune::Policy* policy_now();
+  // Where the step's query is all that the method looks at and a refresh is due after it: what is
+  // to be told of that step. Null: nothing.
+  prune::Observation* look();
+  // What it was told of the newest token's step; nothing: it has to be read again.
+  std::optional<prune::Observation> take_seen();
   // What that has to read again, and how far that is.
   Result<prune::Plan> plan_now() const;
   void read_again(std::int64_t tokens);
@@ -116,9 +121,13 @@ class RunningJob {
                                             const std::vector<store::BlockToken>& tokens);
   void after_reading();
   void tell(TokenId token, bool ended);
-  std::span<const TokenId> ids_in_sequence() const;  // without the pending one
-  void append(std::string_view text);                // to the reply
-  std::uint64_t generated_so_far() const;            // that the sequence holds
+  std::span<const TokenId> ids_in_sequence() const;  // not those to be read, nor the pending one
+  Position piece_end() const;  // where reading stops to prune, or at the prompt's end
+  bool at_piece_end() const;
+  void read_on();  // tokens came in
+  void tell_refresh(const Pruned& what);
+  void append(std::string_view text);      // to the reply
+  std::uint64_t generated_so_far() const;  // that the sequence holds
   bool keeps_blocks() const;
   Result<std::string> text_of(std::int32_t index,
                               const std::vector<store::BlockToken>& tokens) const;
@@ -150,9 +159,12 @@ class RunningJob {
   std::string finish_;           // how it will end, once that is known
   bool canceled_ = false;
   std::optional<prune::Policy> policy_;
-  bool dropped_ = false;       // entries, in this job: all blocks are new
+  bool pruned_ = false;        // something, in this job: all blocks are new
   std::string pruned_detail_;  // of the version that comes of it
-  Position looked_at_ = -1;    // when a refresh was due last
+  std::uint64_t moved_ = 0;    // tokens of the text when entries were moved, in this job; 0: never
+  std::uint64_t looked_at_ = 0;  // generated tokens when a refresh was due last
+  prune::Observation seen_;
+  std::uint64_t seen_at_ = 0;  // generated tokens after its step
   std::uint64_t generated_before_;
   Residency::Base base_;
   const std::uint64_t arrivals_before_;  // versions that had come to the device by then

@@ -33,7 +33,7 @@ Result<std::string> RunningJob::text_of(std::int32_t index,
   std::size_t there = 0;
   const auto& indices = setup_.base->indices;
   if (const auto at = std::ranges::lower_bound(indices, index);
-      at != indices.end() && *at == index) {
+      moved_ == 0 && at != indices.end() && *at == index) {
     const auto place = static_cast<std::size_t>(at - indices.begin());
     KVFS_ASSIGN(store::BlockRecord block, store_.block(setup_.base->version.blocks[place]));
     text = std::move(block.text);
@@ -60,7 +60,7 @@ Result<store::NewBlock> RunningJob::copy_out(std::int32_t index) {
   return block;
 }
 
-bool RunningJob::keeps_blocks() const { return changes() && (!prunes() || dropped_); }
+bool RunningJob::keeps_blocks() const { return changes() && (!prunes() || pruned_); }
 
 // What may lose entries yet goes at the end.
 Result<std::optional<Committer::Block>> RunningJob::next_block() {
@@ -101,16 +101,17 @@ store::VersionRecord RunningJob::version() const {
   out.codec = setup_.params.codec;
   out.origin = base.origin;
   out.origin_detail = base.origin_detail;
-  if (dropped_) {
+  if (pruned_) {
     out.origin = store::Origin::kPruned;
     out.origin_detail = pruned_detail_;
   }
+  if (moved_ > 0) out.origin_detail = with_moved(out.origin_detail, moved_);
   if (out.origin == store::Origin::kPruned) {
     out.origin_detail = with_generated(out.origin_detail, generated_so_far());
   }
   out.next_pos = position();
   out.layers = info.layers;
-  for (std::size_t i = 0; i < base.blocks.size() && !dropped_; ++i) {
+  for (std::size_t i = 0; i < base.blocks.size() && !pruned_; ++i) {
     if (setup_.base->indices[i] < base.next_pos / kBlockTokens)
       out.blocks.push_back(base.blocks[i]);
   }
@@ -151,10 +152,10 @@ store::JobTimes RunningJob::times() const {
 void RunningJob::publish() {
   progress_.started = true;
   progress_.times = times();
-  progress_.reading = stage_ < Stage::kLast;
-  if (sequence_) {
-    const Position read = std::min(position(), read_end_) - setup_.base->version.next_pos;
-    progress_.read_tokens = static_cast<std::uint32_t>(std::max(read, 0));
+  progress_.reading = stage_ < Stage::kLast || (stage_ == Stage::kPruning && !prunes());
+  if (sequence_ && !prunes()) {
+    const std::size_t read = ids_in_sequence().size() - setup_.base->ids.size();
+    progress_.read_tokens = std::min(static_cast<std::uint32_t>(read), progress_.prompt_tokens);
   }
   if (progress_.generated_tokens > 1) {
     progress_.tokens_per_second =

@@ -294,6 +294,16 @@ std::string Scheduler::status_text(StateId state) {
   return out;
 }
 
+std::vector<Refresh> Scheduler::refreshes(StateId state, const std::string& name,
+                                          std::uint64_t& told) {
+  return impl_->table.refreshes(state, name, told);
+}
+
+std::uint64_t Scheduler::watch(std::function<void(const Refreshed&)> watcher) {
+  return impl_->table.watchers().add(std::move(watcher));
+}
+void Scheduler::unwatch(std::uint64_t watch) { impl_->table.watchers().remove(watch); }
+
 void Scheduler::advanced(StateId state) { impl_->tell({Event::Kind::kAdvanced, state, {}}); }
 
 bool Scheduler::busy(StateId state) { return impl_->table.busy(state); }

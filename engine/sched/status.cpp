@@ -91,15 +91,18 @@ std::string status_line(const JobView& job) {
   return one_line(record.name + rest());
 }
 
+std::string refresh_line(const Refresh& refresh) {
+  const std::string at =
+      refresh.read > 0 ? fmt::format("{} read", refresh.read) : fmt::format("{}", refresh.step);
+  return one_line(fmt::format("pruned at {} \"{}\" lengths {} top {}/{} {:.1f} MB", at,
+                              refresh.text, fmt::join(refresh.lengths, ","), refresh.lengths.back(),
+                              refresh.top_budget, static_cast<double>(refresh.kv_bytes) / 1e6));
+}
+
 std::string status_lines(const JobView& job) {
   std::string out = status_line(job) + "\n";
   for (auto it = job.refreshes.rbegin(); it != job.refreshes.rend(); ++it) {
-    const Refresh& refresh = *it;
-    out += one_line(fmt::format("{} pruned at {} \"{}\" lengths {} top {}/{} {:.1f} MB",
-                                job.record.name, refresh.step, refresh.text,
-                                fmt::join(refresh.lengths, ","), refresh.lengths.back(),
-                                refresh.top_budget, static_cast<double>(refresh.kv_bytes) / 1e6)) +
-           "\n";
+    out += job.record.name + " " + refresh_line(*it) + "\n";
   }
   return out;
 }

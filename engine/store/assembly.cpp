@@ -43,9 +43,9 @@ Status check(const StateDocument& document, const StateFiles& files) {
                 "it says " + std::to_string(version.layers.size()) + " layers, there are " +
                     std::to_string(files.layers.size()));
   }
-  if (version.n_tokens != static_cast<std::uint64_t>(version.next_pos)) {
+  if (version.n_tokens < static_cast<std::uint64_t>(version.next_pos)) {
     return fail(ErrorCode::kUnsupported, "state.json",
-                "next_pos is not n_tokens: where its tokens stand cannot be told from its files",
+                "next_pos is above n_tokens: where its tokens stand cannot be told from its files",
                 "copy it within one mount");
   }
   return {};
@@ -115,23 +115,26 @@ Result<Assembled> assemble(Store& store, const StateDocument& document, const St
     out.pins.push_back(std::move(pin));
     return {};
   };
-  for (std::size_t first = 0; first < tokens.size(); first += kBlockTokens) {
+  // Where entries were moved, the first tokens have no position of their own: they stand at 0.
+  const auto moved = tokens.size() - static_cast<std::size_t>(document.version.next_pos);
+  for (std::size_t first = 0, count = 0; first < tokens.size(); first += count) {
     KVFS_TRY(check_given_up(files.given_up));
-    const auto count = std::min<std::size_t>(kBlockTokens, tokens.size() - first);
+    count = std::min(kBlockTokens + (first == 0 ? moved : 0), tokens.size() - first);
     const std::span<const TokenId> ids = std::span(tokens).subspan(first, count);
-    NewBlock block{.index = static_cast<std::int32_t>(first / kBlockTokens)};
-    for (std::size_t i = 0; i < count; ++i) {
-      block.tokens.push_back({.token = ids[i], .position = static_cast<Position>(first + i)});
+    NewBlock block;
+    for (std::size_t i = first; i < first + count; ++i) {
+      const auto position = static_cast<Position>(i - std::min(i, moved));
+      block.tokens.push_back({.token = ids[i - first], .position = position});
     }
+    block.index = block.tokens.back().position / kBlockTokens;
     block.text = text_of(files, tokens, first, count);
     for (LayerReader& layer : layers) {
       KVFS_ASSIGN(auto pieces, layer.block(block.index));
       std::ranges::move(pieces, std::back_inserter(block.pieces));
     }
-    going.push_back(
-        std::async(std::launch::async, [&store, &document, block = std::move(block)] {
-          return store.add_block(block, document.version.kv_dtype, document.version.codec);
-        }));
+    going.push_back(std::async(std::launch::async, [&store, &document, block = std::move(block)] {
+      return store.add_block(block, document.version.kv_dtype, document.version.codec);
+    }));
     if (going.size() == kAtOnce) KVFS_TRY(land());
   }
   while (!going.empty()) KVFS_TRY(land());

@@ -20,7 +20,11 @@ bool inside(const NewBlock& block, Position position) {
 }
 
 Status check(const NewBlock& block) {
-  if (block.index < 0 || block.tokens.size() > kBlockTokens) {
+  // Only at the first position may several tokens stand: those that have none of their own.
+  const auto first = std::ranges::find_if(
+      block.tokens, [](const BlockToken& token) { return token.position != 0; });
+  const auto rest = static_cast<std::size_t>(block.tokens.end() - first);
+  if (block.index < 0 || rest > kBlockTokens) {
     return misfit(block, "a block has an index from 0 and at most 256 tokens");
   }
   for (const BlockToken& token : block.tokens) {

@@ -23,7 +23,7 @@ void put_positions(ByteWriter& out, const std::vector<Position>& positions) {
 std::vector<Position> take_positions(ByteReader& in) {
   const std::size_t count = in.number<std::uint32_t>();
   const bool run = in.number<std::uint8_t>() != 0;
-  if (count > kBlockTokens || (!run && count * sizeof(Position) > in.left())) spoil(in);
+  if (run ? count > kBlockTokens : count * sizeof(Position) > in.left()) spoil(in);
   if (!in.ok()) return {};
   std::vector<Position> positions(count);
   if (run) {

@@ -41,25 +41,4 @@ Status note_change(TransactionScope& scope, Change change) {
   return {};
 }
 
-std::uint64_t Watchers::add(Watcher watcher) {
-  const std::lock_guard lock(mutex_);
-  watchers_.emplace(++last_, std::move(watcher));
-  any_ = true;
-  return last_;
-}
-
-void Watchers::remove(std::uint64_t watch) {
-  const std::lock_guard lock(mutex_);
-  watchers_.erase(watch);
-  any_ = !watchers_.empty();
-}
-
-void Watchers::tell(const std::vector<Change>& changes) {
-  if (changes.empty()) return;
-  const std::lock_guard lock(mutex_);
-  for (const Change& change : changes) {
-    for (const auto& [watch, watcher] : watchers_) watcher(change);
-  }
-}
-
 }  // namespace kvfs::store

@@ -2,14 +2,9 @@
 // files came, went and moved. Derived inside the transaction that did it.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
 #include <functional>
-#include <map>
-#include <mutex>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "engine/store/records.h"
 
@@ -41,20 +36,5 @@ std::string_view name_of(Change::Kind kind);  // "created", …, "file-removed"
 // Called on the store's writer thread when readers see the change, before those who wait for it
 // hear of it: must return at once and not write. On disk then, but for what is kept soon.
 using Watcher = std::function<void(const Change&)>;
-
-// Any thread. A watcher is called with the lock held: remove() waits for it.
-class Watchers {
- public:
-  std::uint64_t add(Watcher watcher);
-  void remove(std::uint64_t watch);
-  bool any() const { return any_; }
-  void tell(const std::vector<Change>& changes);
-
- private:
-  std::mutex mutex_;  // guards watchers_, last_
-  std::map<std::uint64_t, Watcher> watchers_;
-  std::uint64_t last_ = 0;
-  std::atomic<bool> any_ = false;
-};
 
 }  // namespace kvfs::store

@@ -18,6 +18,7 @@
 #include "engine/store/store_lock.h"
 #include "engine/store/verifier.h"
 #include "engine/store/versions.h"
+#include "engine/store/watchers.h"
 #include "engine/store/write_transaction.h"
 #include "engine/store/writer.h"
 
@@ -80,7 +81,7 @@ struct Store::Impl {
   std::unique_ptr<Environment> environment;
   ChunkTable chunks;
   BlockPins pins;
-  Watchers watchers;
+  Watchers<Change> watchers;
   CodecPool pool;
   Writer writer;
   Collector collector;

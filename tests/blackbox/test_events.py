@@ -67,6 +67,23 @@ class Events(unittest.TestCase):
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(timeout=20), 0)
 
+    def test_each_refresh_of_a_pruned_reply_is_told(self):
+        _, lines = self.listen()
+        state = self.daemon.make("a", template="raw", temperature=0, max_tokens=12,
+                                 prune="pyramid window=8 bottom=64 top=24 refresh=5 start=8")
+        self.daemon.run(state, "continue", "Some text to begin with. " * 20, "c")
+        told, _ = self.until(lines, "refreshed", state="a")
+        refresh = told["refresh"]
+        self.assertEqual((told["job"], refresh["step"]), ("c", 5))
+        self.assertEqual(len(refresh["lengths"]), 30)
+        self.assertEqual(len(refresh["before"]), 30)
+        self.assertGreater(refresh["before"][0], refresh["lengths"][29])
+        self.assertEqual(refresh["top_budget"], 24)
+        self.assertGreater(refresh["kv_bytes"], 0)
+        self.assertIn(f'c {refresh["line"]}\n', (state / "status").read_text())
+        told, _ = self.until(lines, "refreshed")
+        self.assertEqual(told["refresh"]["step"], 10)
+
     def test_of_one_state_alone_until_the_daemon_ends(self):
         self.daemon.make("a"), self.daemon.make("ab")
         process, lines = self.listen("a")

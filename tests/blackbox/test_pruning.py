@@ -1,14 +1,18 @@
 """Pruned states are states: saved, killed, resumed, forked, copied out and in; what they take up."""
 
 import errno
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
+import termios
 import unittest
 
 import numpy as np
 
-from harness import Daemon, ENGLISH, fingerprint, wait_until
+from harness import BIN, Daemon, ENGLISH, fingerprint, wait_until
 
 # The full measure: KVFS_PRUNE_TOKENS=4000.
 TOKENS = int(os.environ.get("KVFS_PRUNE_TOKENS", "900"))
@@ -180,6 +184,91 @@ class Pruning(unittest.TestCase):
         d.step(d.states / "part", 7)
         self.assertEqual(fingerprint(d.states / "part"), fingerprint(whole))
 
+    def test_moved_entries_survive_kill_fork_copies_and_bundles_with_the_same_words(self):
+        d = self.daemon
+        moved = self.fork("moved")
+        line = self.prune(moved, "adakv capacity=96 window=16 positions=compact")
+        facts = document(moved)
+        self.assertIn(f"moved to positions below {facts['next_pos']}", line)
+        self.assertEqual(facts["n_tokens"], self.read)
+        self.assertLess(facts["next_pos"], self.read // 2)
+        self.assertRegex(facts["origin"]["parameters"], "positions=compact$")
+        self.assertEqual((moved / "text").read_bytes(), (self.full / "text").read_bytes())
+        out = d.directory / "moved"
+        subprocess.run(["cp", "-a", moved, out], check=True)
+        subprocess.run(["cp", "-a", out, d.states / "moved-copy"], check=True)
+        d.kvfs("export", "full/moved", d.directory / "moved.safetensors")
+        d.kvfs("import", d.directory / "moved.safetensors", "moved-bundle")
+        (moved / "branch").mkdir()
+        d.run(moved, "continue", " And then", "c")
+        then = fingerprint(moved), d.reply(moved, "c")
+        d.kill()
+        d.start()
+        for state in (moved / "branch", d.states / "moved-copy", d.states / "moved-bundle"):
+            for name, value in (("template", "raw"), ("temperature", "0"), ("max_tokens", "12")):
+                (state / "params" / name).write_text(value)
+            d.run(state, "continue", " And then", "c")
+            self.assertEqual(then, (fingerprint(state), d.reply(state, "c")), state.name)
+        with self.assertRaises(OSError):
+            (moved / "ctl").write_text(f"rollback {self.read - 1}\n")
+        self.assertIn("positions=compact moved", (moved / "status").read_text())
+
+    def test_a_text_read_in_pieces_is_the_same_whether_it_is_killed_on_the_way(self):
+        d = self.daemon
+        params = dict(template="raw", temperature=0, max_tokens=4, prefill_chunk=128,
+                      prune="snapkv capacity=96 window=16")
+        whole, killed = d.make("in-pieces", **params), d.make("in-pieces-killed", **params)
+        d.run(whole, "feed", self.text, "f")
+        (killed / "feed/f").write_text(self.text)
+        wait_until(lambda: "pruned at 256 read" in (killed / "status").read_text(), 60, "a piece")
+        d.kill()
+        d.start()
+        d.wait_done(killed, "f")
+        self.assertEqual(fingerprint(whole), fingerprint(killed))
+        self.assertEqual(document(whole)["origin"]["prefill_chunk"], 128)
+        self.assertLess(max(max(layer.get("lengths", [layer.get("length", 0)]))
+                            for layer in document(whole)["layers"]), 96 + 128)
+
+    def test_watching_shows_each_refresh_beside_the_reply(self):
+        d = self.daemon
+        self.fork("watched")
+        policy = "pyramid window=8 bottom=96 top=24 refresh=8 start=64"
+        words = ["ask", "full/watched", " And then", "--prune", policy, "--max-tokens", "20"]
+        plain = d.kvfs(*words)
+        shown = d.kvfs(*words, "--watch")
+        self.assertEqual(shown.stdout, plain.stdout)
+        lines = shown.stderr.splitlines()
+        self.assertEqual([line.split()[2] for line in lines], ["8", "16"])
+        self.assertRegex(lines[0], r'^pruned at 8 ".*" lengths (\d+,){29}\d+ top \d+/24 [\d.]+ MB$')
+        self.assertIn("nothing was pruned", d.kvfs("ask", "full/watched", " So", "--watch").stderr)
+        told = [json.loads(line) for line in d.kvfs(*words, "--watch", "--json").stdout.splitlines()]
+        self.assertEqual([line["refresh"]["step"] for line in told if "refresh" in line], [8, 16])
+
+    def test_watching_on_a_terminal_leaves_it_as_it_was(self):
+        d = self.daemon
+        self.fork("terminal")
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+        process = subprocess.Popen(
+            [BIN / "kvfs", "--socket", d.socket, "ask", "full/terminal", " And then", "--watch",
+             "--prune", "pyramid window=8 bottom=96 top=24 refresh=8 start=64"],
+            stdout=follower, stderr=follower)
+        os.close(follower)
+        shown = b""
+        try:
+            while piece := os.read(leader, 4096):
+                shown += piece
+        except OSError:  # the other end is closed
+            pass
+        os.close(leader)
+        self.assertEqual(process.wait(), 0)
+        shown = shown.decode()
+        region, reset = shown.index("\033[1;21r"), shown.rindex("\033[r")
+        self.assertLess(region, reset)
+        self.assertNotRegex(shown[reset + 3:].replace("\0338\033[J", ""), "\033")
+        self.assertRegex(shown[reset:], r"pruned at 8: [\d.]+ MB of KV, the top layer holds \d+")
+        self.assertIn("█", shown[reset:])
+
     def test_without_a_method_it_is_the_default_one(self):
         state = self.fork("default")
         said = self.daemon.kvfs("prune", "full/default").stdout
@@ -192,7 +281,7 @@ class Pruning(unittest.TestCase):
         before = fingerprint(state)
         for words in ("prune best", "prune pyramid window=500 bottom=100 top=50",
                       "prune keep_last n=-1", "prune knorm keep=nan", "prune knorm keep=0",
-                      "prune knorm keep=1.5", "prune keep_last positions=compact",
+                      "prune knorm keep=1.5", "prune keep_last positions=close",
                       "prune keep_last depth=3"):
             with self.assertRaises(OSError, msg=words) as caught:
                 (state / "ctl").write_text(words + "\n")

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/model/cpu/compact.h"
 #include "engine/model/cpu/forward.h"
 #include "engine/model/cpu/host.h"
 #include "engine/model/cpu/observe.h"
@@ -172,6 +173,17 @@ class CpuModel final : public Model {
 
   Status prune(Sequence& sequence, const prune::Kept& kept) override {
     return static_cast<PagedSequence&>(sequence).prune(pool_, *threads_, kept);
+  }
+  Status compact(Sequence& sequence) override {
+    auto& paged = static_cast<PagedSequence&>(sequence);
+    if (pool_.shape().kept < kPage) {
+      return fail(ErrorCode::kUnsupported, "move entries to other positions",
+                  "the model has layers with convolutions, which have no entries",
+                  "prune states of models with attention only");
+    }
+    KVFS_ASSIGN(auto moved, compacted(pool_, *forward_, *threads_, paged));
+    if (moved) paged = std::move(*moved);
+    return {};
   }
   Result<std::vector<std::vector<Position>>> positions(const Sequence& sequence,
                                                        std::uint16_t layer) override {
