@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <unordered_map>
 
 namespace kvfs::model::cuda {
 namespace {
@@ -40,6 +41,61 @@ std::size_t rounded_up(std::size_t count) {
   return (count + step - 1) / step * step;
 }
 
+// What bias and penalties come to for each token that they touch, as far as the host knows.
+void add_changes(const AheadItem& item, int vocab, std::vector<LogitChange>& changes) {
+  const SamplingParams& sampling = *item.sampling;
+  const auto& history = item.said.history;
+  std::unordered_map<TokenId, std::size_t> places;
+  const auto change_of = [&](TokenId token) -> LogitChange* {
+    if (token < 0 || token >= vocab) return nullptr;
+    const auto [at, added] = places.try_emplace(token, changes.size());
+    if (added) changes.push_back({token, 0.0F, 0, 0});
+    return &changes[at->second];
+  };
+  for (const auto& [token, bias] : sampling.logit_bias) {
+    if (auto* change = change_of(token)) change->bias = bias;
+  }
+  if (sampling.repeat_penalty != 1.0F) {
+    const auto latest = static_cast<std::size_t>(kRepeatWindow - item.unheard);
+    for (const TokenId token : history.last(std::min(latest, history.size()))) {
+      if (auto* change = change_of(token)) change->repeated = 1;
+    }
+  }
+  if (sampling.presence_penalty != 0.0F || sampling.frequency_penalty != 0.0F) {
+    for (const TokenId token : history.last(std::min(item.said.generated, history.size()))) {
+      if (auto* change = change_of(token)) ++change->count;
+    }
+  }
+}
+
+DrawRow draw_row(const DeviceSequence& sequence, const AheadItem& item, int vocab,
+                 std::vector<LogitChange>& changes) {
+  const SamplingParams& sampling = *item.sampling;
+  DrawRow out{.seed = sampling.seed,
+              .temperature = sampling.temperature,
+              .top_k = sampling.top_k,
+              .top_p = sampling.top_p,
+              .min_p = sampling.min_p,
+              .repeat_penalty = sampling.repeat_penalty,
+              .presence_penalty = sampling.presence_penalty,
+              .frequency_penalty = sampling.frequency_penalty,
+              .position = sequence.next_pos() + 1,
+              .changes_begin = static_cast<std::int32_t>(changes.size()),
+              .changes_end = 0,
+              .unheard = 0,
+              .unheard_at = {}};
+  add_changes(item, vocab, changes);
+  out.changes_end = static_cast<std::int32_t>(changes.size());
+  if (sampling.repeat_penalty != 1.0F || sampling.presence_penalty != 0.0F ||
+      sampling.frequency_penalty != 0.0F) {
+    out.unheard = item.unheard;
+    for (int i = 0; i < item.unheard; ++i) {
+      out.unheard_at[i] = sequence.drawn_at(static_cast<std::size_t>(i));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device device)
@@ -57,6 +113,22 @@ Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device dev
               .attended = bf16(std::int64_t{s.heads} * s.head_width),
               .gated = bf16(s.ffn_width),
               .logits = fp32(s.vocab)};
+  drawn_ = data<std::int32_t>(make(kDrawnSteps * kMaxBatch, at::kInt));
+  for (Slot& slot : slots_) {
+    check(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming));
+  }
+  if (heard_.room(kDrawnSteps * kMaxBatch * sizeof(std::int32_t)) == nullptr) {
+    throw ForwardError(cudaErrorMemoryAllocation);
+  }
+}
+
+// Steps may still write where heard_ is.
+Generator::~Generator() {
+  for (Slot& slot : slots_) {
+    if (slot.done == nullptr) continue;
+    cudaEventSynchronize(slot.done);
+    cudaEventDestroy(slot.done);
+  }
 }
 
 at::Tensor Generator::make(std::int64_t count, at::ScalarType type) {
@@ -72,9 +144,9 @@ void Generator::make_room(at::Tensor& buffer, std::int64_t bytes) {
   buffer = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(device_));
 }
 
-Generator::Plan Generator::plan(std::span<const Forward::Row> rows) {
+Generator::Plan Generator::plan(std::span<const PlanRow> rows) {
   Plan out;
-  for (const Forward::Row& row : rows) {
+  for (const PlanRow& row : rows) {
     const Position position = row.sequence->next_pos();
     out.places.push_back({position, static_cast<std::int32_t>(out.addresses.size())});
     const int pages = position / kPageTokens + 1;
@@ -109,16 +181,20 @@ Generator::Plan Generator::plan(std::span<const Forward::Row> rows) {
   return out;
 }
 
-// places, tokens, work and addresses in one copy, each at the same place in every step of a shape.
-void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan) {
+// places, tokens, work and addresses in one copy, each at the same place in every step of a shape;
+// where what comes behind them begins.
+std::size_t Generator::upload(std::span<const PlanRow> rows, const Plan& plan, ByteSpan behind) {
   constexpr std::size_t tokens_at = kMaxBatch * sizeof(RowPlace);
   constexpr std::size_t work_at = tokens_at + kMaxBatch * sizeof(TokenId);
   const std::size_t shared = plan.shared.empty() ? 0 : rounded_up(plan.shared.size());
   const std::size_t single = rounded_up(plan.single.size());
   const std::size_t single_at = work_at + shared * sizeof(PageWork);
   const std::size_t addresses_at = single_at + single * sizeof(PageWork);
-  const std::size_t bytes = addresses_at + plan.addresses.size() * sizeof(void*);
-  std::byte* host = to_device_.room(bytes);
+  const std::size_t behind_at = addresses_at + plan.addresses.size() * sizeof(void*);
+  const std::size_t bytes = behind_at + behind.size();
+  Slot& slot = slots_[next_slot_];
+  check(cudaEventSynchronize(slot.done));  // the step that had it
+  std::byte* host = slot.to_device.room(bytes);
   if (host == nullptr) throw ForwardError(cudaErrorMemoryAllocation);
   std::memset(host, 0, addresses_at);
   std::memcpy(host, plan.places.data(), plan.places.size() * sizeof(RowPlace));
@@ -128,22 +204,24 @@ void Generator::upload(std::span<const Forward::Row> rows, const Plan& plan) {
   std::memcpy(host + work_at, plan.shared.data(), plan.shared.size() * sizeof(PageWork));
   std::memcpy(host + single_at, plan.single.data(), plan.single.size() * sizeof(PageWork));
   std::memcpy(host + addresses_at, plan.addresses.data(), plan.addresses.size() * sizeof(void*));
+  if (!behind.empty()) std::memcpy(host + behind_at, behind.data(), behind.size());
 
   make_room(uploaded_, static_cast<std::int64_t>(bytes));
   auto* device = data<std::byte>(uploaded_);
   check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()));
   step_ = {reinterpret_cast<const RowPlace*>(device),
-           reinterpret_cast<const std::int32_t*>(device + tokens_at),
-           static_cast<int>(rows.size())};
+           reinterpret_cast<const std::int32_t*>(device + tokens_at), static_cast<int>(rows.size()),
+           drawn_};
   history_.work = reinterpret_cast<const PageWork*>(device + work_at);
   history_.room = {static_cast<int>(shared), static_cast<int>(single)};
   history_.pages = reinterpret_cast<void* const*>(device + addresses_at);
+  return behind_at;
 }
 
-void Generator::generate(std::span<const Forward::Row> rows) {
+const std::byte* Generator::step(std::span<const PlanRow> rows, ByteSpan behind) {
   const LlamaSizes& s = weights_.sizes;
   const Plan planned = plan(rows);
-  upload(rows, planned);
+  const std::size_t behind_at = upload(rows, planned, behind);
 
   const int pages = static_cast<int>(rounded_up(static_cast<std::size_t>(planned.pages)));
   const HeadShape shape{s.heads, s.kv_heads, s.head_width};
@@ -156,7 +234,14 @@ void Generator::generate(std::span<const Forward::Row> rows) {
   const StepGraphs::Key key{step_.rows, history_.room.shared, history_.room.single, pages};
   check(graphs_.run(key, stream(),
                     [&] { check(launch_step(weights_, buffers_, step_, history_, stream())); }));
-  const auto vocab = static_cast<std::size_t>(s.vocab);
+  return data<std::byte>(uploaded_) + behind_at;
+}
+
+void Generator::generate(std::span<const Forward::Row> rows) {
+  std::vector<PlanRow> plan_rows;
+  for (const Forward::Row& row : rows) plan_rows.push_back({row.sequence, row.token});
+  step(plan_rows, {});
+  const auto vocab = static_cast<std::size_t>(weights_.sizes.vocab);
   const std::size_t bytes = rows.size() * vocab * sizeof(float);
   std::byte* logits = from_device_.room(bytes);
   if (logits == nullptr) throw ForwardError(cudaErrorMemoryAllocation);
@@ -165,6 +250,54 @@ void Generator::generate(std::span<const Forward::Row> rows) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::memcpy(rows[i].logits.data(), logits + i * vocab * sizeof(float), vocab * sizeof(float));
   }
+}
+
+void Generator::launch(std::span<const Forward::AheadRow> rows) {
+  std::vector<PlanRow> plan_rows;
+  std::vector<DrawRow> draws;
+  std::vector<LogitChange> changes;
+  for (const auto& [sequence, item] : rows) {
+    const bool known = item->token != kNewest;
+    plan_rows.push_back({sequence, known ? item->token : -1 - sequence->drawn_at(0)});
+    draws.push_back(draw_row(*sequence, *item, weights_.sizes.vocab, changes));
+  }
+  Bytes behind(draws.size() * sizeof(DrawRow) + changes.size() * sizeof(LogitChange));
+  std::memcpy(behind.data(), draws.data(), draws.size() * sizeof(DrawRow));
+  if (!changes.empty()) {
+    std::memcpy(behind.data() + draws.size() * sizeof(DrawRow), changes.data(),
+                changes.size() * sizeof(LogitChange));
+  }
+  const std::byte* there = step(plan_rows, behind);
+
+  const std::size_t slot = next_slot_;
+  const auto drawn_at = static_cast<std::int32_t>(slot) * kMaxBatch;
+  const int count = static_cast<int>(rows.size());
+  check(
+      draw({.logits = buffers_.logits,
+            .vocab = weights_.sizes.vocab,
+            .rows = count,
+            .draws = reinterpret_cast<const DrawRow*>(there),
+            .changes = reinterpret_cast<const LogitChange*>(there + draws.size() * sizeof(DrawRow)),
+            .drawn = drawn_,
+            .drawn_at = drawn_at,
+            .to_host = heard_tokens() + drawn_at},
+           stream()));
+  check(cudaEventRecord(slots_[slot].done, stream()));
+  for (int i = 0; i < count; ++i) rows[static_cast<std::size_t>(i)].sequence->drew(drawn_at + i);
+  launched_.push_back({slot, count});
+  next_slot_ = (slot + 1) % slots_.size();
+}
+
+std::vector<TokenId> Generator::hear() {
+  const Launched step = launched_.front();
+  launched_.pop_front();
+  if (const cudaError_t error = cudaEventSynchronize(slots_[step.slot].done);
+      error != cudaSuccess) {
+    launched_.clear();
+    throw ForwardError(error);
+  }
+  const std::int32_t* tokens = heard_tokens() + step.slot * kMaxBatch;
+  return {tokens, tokens + step.rows};
 }
 
 }  // namespace kvfs::model::cuda
