@@ -152,9 +152,9 @@ TokenId sample(std::span<const float> logits, const Said& said, const SamplingPa
   if (params.typical < 1.0F) keep_typical(candidates, params.typical);
 
   // By id, so that the draw does not depend on how the candidates were selected.
-  if (candidates.size() < logits.size()) {
-    std::sort(candidates.begin(), candidates.end(),
-              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.id < b.id; };
+  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id)) {
+    std::sort(candidates.begin(), candidates.end(), by_id);
   }
   const std::uint64_t point = point_of(random_bits(params.seed, position), sum_of(candidates));
   std::uint64_t sum = 0;

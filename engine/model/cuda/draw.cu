@@ -8,6 +8,8 @@
 // host's candidates.
 
 #include "engine/model/cuda/draw.h"
+
+#include "engine/model/cuda/chain.cuh"
 #include "engine/model/weigh.h"
 
 namespace kvfs::model::cuda {
@@ -199,6 +201,7 @@ __device__ int draw_one(const float* logits, int vocab, std::uint64_t random, in
 }
 
 __global__ void __launch_bounds__(kThreads) draw_kernel(const DrawStep step) {
+  wait_for_previous();
   const DrawRow row = step.draws[blockIdx.x];
   float* logits = step.logits + std::int64_t{blockIdx.x} * step.vocab;
   if (row.changes_begin < row.changes_end || row.unheard > 0) change_logits(step, row, logits);
@@ -237,20 +240,25 @@ __global__ void __launch_bounds__(kThreads) draw_kernel(const DrawStep step) {
                      });
   }
   if (threadIdx.x == 0) {
-    step.drawn[step.drawn_at + static_cast<int>(blockIdx.x)] = token;
-    step.to_host[blockIdx.x] = token;
+    step.drawn[row.drawn_at] = token;
+    step.to_host[row.drawn_at] = token;
+    step.draws[blockIdx.x].position = row.position + 1;
+    step.draws[blockIdx.x].drawn_at = next_drawn_at(row.drawn_at);
+    step.places[blockIdx.x].position += 1;
+    step.tokens[blockIdx.x] = given_as(row.drawn_at);
   }
 }
 
 }  // namespace
 
 cudaError_t draw(const DrawStep& step, cudaStream_t stream) {
-  constexpr int kShared = kDigits * 32 * static_cast<int>(sizeof(Sum));
-  const cudaError_t error =
-      cudaFuncSetAttribute(draw_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  constexpr std::size_t kShared = kDigits * 32 * sizeof(Sum);
+  // As the kernels around it have it: to divide it anew takes a multiprocessor's time.
+  const cudaError_t error = cudaFuncSetAttribute(
+      draw_kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (error != cudaSuccess) return error;
-  draw_kernel<<<static_cast<unsigned>(step.rows), kThreads, kShared, stream>>>(step);
-  return cudaGetLastError();
+  return launch_chained<draw_kernel>(static_cast<unsigned>(step.rows), kThreads, kShared, stream,
+                                     step);
 }
 
 }  // namespace kvfs::model::cuda

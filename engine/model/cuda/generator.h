@@ -49,10 +49,13 @@ class Generator {
   };
 
   static Plan plan(std::span<const PlanRow> rows);
-  std::size_t upload(std::span<const PlanRow> rows, const Plan& plan, ByteSpan behind);
-  // To logits of buffers_; where `behind` lies on the device.
+  // What the step will leave of it.
+  Bytes upload(std::span<const PlanRow> rows, const Plan& plan, std::span<const DrawRow> draws,
+               std::span<const LogitChange> changes);
+  // To the logits, and where there are draws to the next tokens.
+  void step(std::span<const PlanRow> rows, std::span<const DrawRow> draws,
+            std::span<const LogitChange> changes);
   std::int32_t* heard_tokens() { return reinterpret_cast<std::int32_t*>(heard_.room(1)); }
-  const std::byte* step(std::span<const PlanRow> rows, ByteSpan behind);
   at::Tensor make(std::int64_t count, at::ScalarType type);
   // Grows a buffer; recorded steps knew the old one.
   void make_room(at::Tensor& buffer, std::int64_t bytes);
@@ -74,6 +77,8 @@ class Generator {
     int rows;
   };
   std::deque<Launched> launched_;
+  Bytes there_;  // what the latest step leaves of what was uploaded; empty: not known
+  DrawStep draw_{};
   std::size_t next_slot_ = 0;
   StepRows step_{};
   DecodeHistory history_{};

@@ -12,6 +12,8 @@
 namespace kvfs::model::cuda {
 namespace {
 
+constexpr int kLastStep = (kDrawnSteps - 1) * kMaxBatch;  // of the ring
+
 class CudaDraw : public testing::Test {
  protected:
   void SetUp() override {
@@ -40,13 +42,25 @@ class CudaDraw : public testing::Test {
     const DeviceArray<DrawRow> draws(rows);
     const DeviceArray<LogitChange> change(changes.empty() ? std::vector<LogitChange>(1) : changes);
     const DeviceArray<std::int32_t> ring(drawn);
-    const DeviceArray<std::int32_t> heard(rows.size());
-    must(draw({there.get(), vocab, count, draws.get(), change.get(), ring.get(), 2 * kMaxBatch,
-               heard.get()},
+    const DeviceArray<std::int32_t> heard(drawn);
+    const DeviceArray<RowPlace> places(std::vector<RowPlace>(rows.size(), {70, 3}));
+    const DeviceArray<std::int32_t> tokens(rows.size());
+    must(draw({there.get(), vocab, count, draws.get(), change.get(), places.get(), tokens.get(),
+               ring.get(), heard.get()},
               nullptr));
-    const auto out = heard.host();
     const auto kept = ring.host();
-    EXPECT_TRUE(std::equal(out.begin(), out.end(), kept.begin() + 2 * kMaxBatch));
+    EXPECT_EQ(heard.host(), kept);
+    const auto next_draws = draws.host();
+    const auto next_places = places.host();
+    const auto next_tokens = tokens.host();
+    std::vector<TokenId> out;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      out.push_back(kept[static_cast<std::size_t>(kLastStep) + i]);
+      EXPECT_EQ(next_draws[i].drawn_at, static_cast<int>(i)) << "the ring begins anew";
+      EXPECT_EQ(next_draws[i].position, rows[i].position + 1);
+      EXPECT_EQ(next_places[i].position, 71);
+      EXPECT_EQ(next_tokens[i], -1 - kLastStep - static_cast<int>(i));
+    }
     logits = there.host();
     return out;
   }
@@ -54,7 +68,7 @@ class CudaDraw : public testing::Test {
   std::mt19937 random_{11};
 };
 
-DrawRow row_of(const SamplingParams& params, int position) {
+DrawRow row_of(const SamplingParams& params, int position, int row = 0) {
   return {.seed = params.seed,
           .temperature = params.temperature,
           .top_k = params.top_k,
@@ -64,6 +78,7 @@ DrawRow row_of(const SamplingParams& params, int position) {
           .presence_penalty = params.presence_penalty,
           .frequency_penalty = params.frequency_penalty,
           .position = position,
+          .drawn_at = kLastStep + row,
           .changes_begin = 0,
           .changes_end = 0,
           .unheard = 0,
@@ -89,7 +104,8 @@ TEST_F(CudaDraw, DrawsWhatTheHostDraws) {
       std::vector<TokenId> expected;
       const auto one = logits(vocab, grain);
       for (const SamplingParams& params : settings) {
-        rows.push_back(row_of(params, 7 * static_cast<int>(rows.size()) + vocab));
+        const int row = static_cast<int>(rows.size());
+        rows.push_back(row_of(params, 7 * row + vocab, row));
         all.insert(all.end(), one.begin(), one.end());
         expected.push_back(sample(one, {}, params, rows.back().position));
       }
@@ -109,7 +125,7 @@ TEST_F(CudaDraw, AThousandDrawsAreTheHosts) {
       std::vector<float> all;
       std::vector<TokenId> expected;
       for (int i = 0; i < kMaxBatch; ++i) {
-        rows.push_back(row_of(params, first + i));
+        rows.push_back(row_of(params, first + i, i));
         all.insert(all.end(), one.begin(), one.end());
         expected.push_back(sample(one, {}, params, first + i));
       }
@@ -132,7 +148,7 @@ TEST_F(CudaDraw, BiasAndPenaltiesChangeTheLogitsAsOnTheHost) {
   row.changes_end = 2;
   row.unheard = 3;
   std::vector<std::int32_t> drawn(kDrawnSteps * kMaxBatch, -1);
-  const int places[] = {0, kMaxBatch + 3, 3 * kMaxBatch + 15};
+  const int places[] = {0, kMaxBatch + 3, 2 * kMaxBatch + 15};
   const int tokens[] = {7, 5, 7};
   for (int i = 0; i < 3; ++i) {
     row.unheard_at[i] = places[i];
