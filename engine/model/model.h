@@ -23,6 +23,7 @@
 #include "codec/base/ids.h"
 #include "codec/base/kv.h"
 #include "codec/base/result.h"
+#include "engine/model/sampling.h"
 #include "engine/prune/observation.h"
 #include "engine/prune/plan.h"
 #include "engine/prune/policy.h"
@@ -72,6 +73,24 @@ struct DecodeItem {
   prune::Observation* seen = nullptr;
 };
 
+inline constexpr TokenId kNewest = -1;  // what the latest step drew, whether it was heard or not
+
+struct AheadItem {
+  Sequence* sequence = nullptr;
+  TokenId token = kNewest;  // given for the first step, and after all steps were heard
+  const SamplingParams* sampling = nullptr;
+  Said said;        // what was heard, the first step's token included
+  int unheard = 0;  // tokens of this sequence that were drawn and not heard: they follow on `said`
+};
+
+// KV on its way out. Any thread may take it, once; its model outlives it.
+class KvOut {
+ public:
+  virtual ~KvOut() = default;
+  // Waits for it. All layers' pieces, as kv_out's.
+  virtual Result<std::vector<KvPiece>> take() = 0;
+};
+
 // Looks again at what a sequence holds, slice by slice, so that others can be served in between: the
 // sequence must be there, as it was, until the end. Same thread as the model.
 class Observer {
@@ -106,6 +125,21 @@ class Model {
   // Appends one token to each of up to max_batch() distinct sequences (the generated path).
   virtual Status decode(std::span<DecodeItem> items) = 0;
   virtual std::int32_t max_batch() const = 0;
+
+  // Generating without a trip to the host for each token: launch() begins such a step and draws each
+  // sequence's next token where the logits are, hear() waits for the eldest step and gives its tokens
+  // in its items' order. They are those that decode() and sample() give, and so is the KV; next_pos
+  // counts what was launched. Sequences may join and leave between steps; truncate() drops what was
+  // launched in vain, and everything else sees the steps done. After launch() failed, everything is
+  // as before; after hear() failed, no step is under way and its sequences are not to be used again.
+  // most_ahead(): steps that may be launched and not heard; 0: this device only decodes.
+  virtual int most_ahead() const { return 0; }
+  virtual bool draws(const SamplingParams& sampling) const {  // what it cannot, sample() does
+    (void)sampling;
+    return false;
+  }
+  virtual Status launch(std::span<const AheadItem> items);
+  virtual Result<std::vector<TokenId>> hear();
 
   // Drops the tokens at positions ≥ end. Used to compute the last token's logits again.
   // kUnsupported: a layer that keeps some positions only (info().layers) goes back by one token, or
@@ -157,6 +191,10 @@ class Model {
   // run of heads with the same positions, none for heads that hold nothing there.
   virtual Result<std::vector<KvPiece>> kv_out(const Sequence& sequence, std::uint16_t layer,
                                               std::int32_t block) = 0;
+  // All layers of a block, of which nothing changes any more but by truncate(): on a device they are
+  // copied while it goes on.
+  virtual Result<std::unique_ptr<KvOut>> kv_on_its_way(const Sequence& sequence,
+                                                       std::int32_t block);
   // Puts back what kv_out gave, layer by layer, blocks in ascending order; call
   // set_next_pos once all layers of all blocks are in. What lacks is kInvalid there, as far as it can
   // be known: of a pruned block only the caller knows what it held. kUnsupported: a layout this

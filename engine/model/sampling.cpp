@@ -1,42 +1,21 @@
 #include "engine/model/sampling.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+
+#include "engine/model/weigh.h"
 
 namespace kvfs::model {
 namespace {
 
-// Philox4x32-10 (Salmon et al., SC 2011): key = seed, counter = position.
-std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::uint64_t counter) {
-  auto key0 = static_cast<std::uint32_t>(seed);
-  auto key1 = static_cast<std::uint32_t>(seed >> 32);
-  std::array<std::uint32_t, 4> x{static_cast<std::uint32_t>(counter),
-                                 static_cast<std::uint32_t>(counter >> 32), 0, 0};
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t a = std::uint64_t{0xD2511F53U} * x[0];
-    const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * x[2];
-    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ key0, static_cast<std::uint32_t>(b),
-         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ key1, static_cast<std::uint32_t>(a)};
-    key0 += 0x9E3779B9U;
-    key1 += 0xBB67AE85U;
-  }
-  return x;
-}
-
-double uniform(std::uint64_t seed, Position position) {  // [0, 1), 53 bits
-  const auto x = philox(seed, static_cast<std::uint64_t>(position));
-  const std::uint64_t bits = (static_cast<std::uint64_t>(x[0]) << 32 | x[1]) >> 11;
-  return static_cast<double>(bits) * 0x1p-53;
-}
-
 struct Candidate {
-  float value;  // logit, then weight e^(logit − maximum)
+  float logit;
   TokenId id;
+  std::uint64_t weight = 0;  // weigh.h's
 };
-// Falling value, ties to the lower id: a total order, so that selection is the same everywhere.
+// Falling logits, ties to the lower id: a total order, so that selection is the same everywhere.
 bool before(const Candidate& a, const Candidate& b) {
-  return a.value != b.value ? a.value > b.value : a.id < b.id;
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
 bool changes_logits(const SamplingParams& params) {
@@ -89,21 +68,21 @@ std::vector<float> changed(std::span<const float> logits, const Said& said,
 Candidate best_of(std::span<const float> logits) {
   Candidate best{logits[0], 0};
   for (std::size_t i = 1; i < logits.size(); ++i) {
-    if (logits[i] > best.value) best = {logits[i], static_cast<TokenId>(i)};
+    if (logits[i] > best.logit) best = {logits[i], static_cast<TokenId>(i)};
   }
   return best;
 }
 
-double sum_of(const std::vector<Candidate>& weights) {
-  double total = 0.0;
-  for (const Candidate& c : weights) total += static_cast<double>(c.value);
+std::uint64_t sum_of(const std::vector<Candidate>& candidates) {
+  std::uint64_t total = 0;
+  for (const Candidate& c : candidates) total += c.weight;
   return total;
 }
 
 // Keeps the fewest of the first, in the given order, whose weights reach `wanted`.
 template <class Item, class Before>
-void keep_first(std::vector<Item>& items, double wanted, const Before& first) {
-  double sum = 0.0;
+void keep_first(std::vector<Item>& items, std::uint64_t wanted, const Before& first) {
+  std::uint64_t sum = 0;
   std::size_t kept = 0;
   std::size_t sorted = 0;
   // Sorted in growing pieces: what is kept is mostly a few of tens of thousands.
@@ -114,8 +93,7 @@ void keep_first(std::vector<Item>& items, double wanted, const Before& first) {
     if (to != items.end()) std::nth_element(from, to, items.end(), first);
     std::sort(from, to, first);
     sorted = end;
-    while (kept < sorted && (kept == 0 || sum < wanted))
-      sum += static_cast<double>(items[kept++].value);
+    while (kept < sorted && (kept == 0 || sum < wanted)) sum += items[kept++].weight;
   }
   items.resize(kept);
 }
@@ -125,19 +103,19 @@ void keep_typical(std::vector<Candidate>& candidates, float mass) {
   struct Shifted : Candidate {
     double distance;
   };
-  const double total = sum_of(candidates);
+  const std::uint64_t total = sum_of(candidates);
   double entropy = 0.0;
   std::vector<Shifted> shifted;
   shifted.reserve(candidates.size());
   for (const Candidate& c : candidates) {
-    const double p = static_cast<double>(c.value) / total;
+    const double p = static_cast<double>(c.weight) / static_cast<double>(total);
     if (!(p > 0.0)) continue;
     shifted.push_back({c, -std::log(p)});
     entropy += p * shifted.back().distance;
   }
   if (shifted.empty()) return;
   for (Shifted& each : shifted) each.distance = std::abs(each.distance - entropy);
-  keep_first(shifted, total * static_cast<double>(mass), [](const Shifted& a, const Shifted& b) {
+  keep_first(shifted, share_of(total, mass), [](const Shifted& a, const Shifted& b) {
     return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
   });
   candidates.assign(shifted.begin(), shifted.end());
@@ -163,29 +141,32 @@ TokenId sample(std::span<const float> logits, const Said& said, const SamplingPa
     std::nth_element(candidates.begin(), end, candidates.end(), before);
     candidates.erase(end, candidates.end());
   }
-  for (Candidate& c : candidates) c.value = std::exp((c.value - best.value) / params.temperature);
+  for (Candidate& c : candidates) c.weight = weigh(c.logit, best.logit, params.temperature);
   if (params.top_p < 1.0F) {
-    keep_first(candidates, sum_of(candidates) * static_cast<double>(params.top_p), before);
+    keep_first(candidates, share_of(sum_of(candidates), params.top_p), before);
   }
-  if (params.min_p > 0.0F) {  // the best weighs 1
-    std::erase_if(candidates, [&](const Candidate& c) { return c.value < params.min_p; });
+  if (params.min_p > 0.0F) {
+    const std::uint64_t least = least_weight(params.min_p);
+    std::erase_if(candidates, [&](const Candidate& c) { return c.weight < least; });
   }
   if (params.typical < 1.0F) keep_typical(candidates, params.typical);
 
   // By id, so that the draw does not depend on how the candidates were selected.
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-  const double target = uniform(params.seed, position) * sum_of(candidates);
-  double sum = 0.0;
-  for (const Candidate& c : candidates) {
-    sum += static_cast<double>(c.value);
-    if (sum > target) return c.id;
+  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.id < b.id; };
+  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id)) {
+    std::sort(candidates.begin(), candidates.end(), by_id);
   }
-  return candidates.back().id;  // the sums differ in their last bit
+  const std::uint64_t point = point_of(random_bits(params.seed, position), sum_of(candidates));
+  std::uint64_t sum = 0;
+  for (const Candidate& c : candidates) {
+    sum += c.weight;
+    if (sum > point) return c.id;
+  }
+  return best.id;  // logits that are no numbers weigh nothing
 }
 
 Logprobs logprobs_of(std::span<const float> logits, TokenId token, std::size_t top) {
-  const double best = static_cast<double>(best_of(logits).value);
+  const double best = static_cast<double>(best_of(logits).logit);
   double total = 0.0;
   for (const float value : logits) total += std::exp(static_cast<double>(value) - best);
   const double norm = best + std::log(total);

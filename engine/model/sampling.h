@@ -13,6 +13,7 @@
 //   5. one draw. It depends on (seed, position) alone — a counter-based generator, Philox4x32-10 —
 //   so
 //      that stopping and going on equals never having stopped and a batch changes nothing.
+// Weights are integers (weigh.h), so a device that draws by itself draws the same tokens.
 // Any thread. With everything off, greedy is one pass over the logits.
 #pragma once
 

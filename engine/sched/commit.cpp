@@ -55,6 +55,8 @@ void Committer::stop() {
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
+  const std::lock_guard lock(mutex_);
+  queue_.clear();
 }
 
 bool Committer::has_room() const {
@@ -65,6 +67,7 @@ bool Committer::has_room() const {
 void Committer::add(Block block) {
   {
     const std::lock_guard lock(mutex_);
+    if (stop_) return;
     ++blocks_queued_;
     queue_.emplace_back(std::move(block));
   }
@@ -103,13 +106,17 @@ void Committer::loop() {
   }
 }
 
+Result<store::BlockPin> Committer::add_to_store(Block& block) {
+  if (auto* known = std::get_if<store::BlockPin>(&block.block)) return std::move(*known);
+  if (failure(block.job)) return store::BlockPin{};
+  auto& made = std::get<store::NewBlock>(block.block);
+  KVFS_ASSIGN(made.pieces, block.kv->take());
+  block.kv.reset();
+  return store_.add_block(made, block.dtype, block.codec);
+}
+
 void Committer::store_block(Block& block) {
-  Result<store::BlockPin> pin = store::BlockPin{};
-  if (auto* known = std::get_if<store::BlockPin>(&block.block)) {
-    pin = std::move(*known);
-  } else if (!failure(block.job)) {
-    pin = store_.add_block(std::get<store::NewBlock>(block.block), block.dtype, block.codec);
-  }
+  auto pin = add_to_store(block);
   {
     const std::lock_guard lock(mutex_);
     --blocks_queued_;

@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -19,6 +20,7 @@
 #include <unordered_set>
 #include <variant>
 
+#include "engine/model/model.h"
 #include "engine/sched/job_table.h"
 #include "engine/store/store.h"
 
@@ -33,6 +35,7 @@ class Committer {
   struct Block {  // the job's next block, in ascending order
     JobTicket job;
     std::variant<store::NewBlock, store::BlockPin> block;  // a pin: found by prefix
+    std::unique_ptr<model::KvOut> kv;                      // a new block's pieces
     DType dtype = DType::kBF16;
     chunk::CodecId codec = chunk::CodecId::kZh;
   };
@@ -59,7 +62,7 @@ class Committer {
   Committer& operator=(const Committer&) = delete;
 
   void start(Hooks hooks);
-  void stop();
+  void stop();  // from then on what is added is dropped too: models may go
 
   bool has_room() const;
   void add(Block block);
@@ -74,6 +77,7 @@ class Committer {
   };
 
   void loop();
+  Result<store::BlockPin> add_to_store(Block& block);
   void store_block(Block& block);
   void finish(End& end);
   Status commit(End& end, const Stored& stored,

@@ -87,6 +87,8 @@ class EngineLoop {
   bool serve_others(const RunningJob& job);  // while a job reads again; false: it is to stop
   bool decode(LoadedModel& on);
   void decode_alone(RunningJob& job);
+  bool go_ahead(LoadedModel& on, const std::vector<RunningJob*>& jobs);
+  bool hear(LoadedModel& on);
   bool hand_over();
   Result<bool> hand_over(RunningJob& job);
   void end_unstarted(const JobTable::Handed& handed, const Error& error);

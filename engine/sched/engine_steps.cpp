@@ -214,16 +214,22 @@ bool EngineLoop::serve_others(const RunningJob& job) {
 
 bool EngineLoop::decode(LoadedModel& on) {
   std::vector<RunningJob*> jobs;
-  std::vector<model::DecodeItem> items;
-  std::vector<Position> before;
   for (const auto& job : jobs_) {
     if (&job->on() != &on || job->stage() != Stage::kGenerating) continue;
-    if (std::cmp_greater_equal(items.size(), on.model->max_batch())) break;
+    if (std::cmp_greater_equal(jobs.size(), on.model->max_batch())) break;
     jobs.push_back(job.get());
+  }
+  if (jobs.empty()) return false;
+  const bool ahead = on.model->most_ahead() > 0 &&
+                     std::ranges::all_of(jobs, [](auto* job) { return job->draws_ahead(); });
+  if (ahead) return go_ahead(on, jobs);
+  if (hear(on)) return true;
+  std::vector<model::DecodeItem> items;
+  std::vector<Position> before;
+  for (RunningJob* job : jobs) {
     items.push_back({&job->sequence(), job->pending(), job->logits(), job->look()});
     before.push_back(job->sequence().next_pos());
   }
-  if (items.empty()) return false;
   if (on.model->decode(items)) {
     decoded_ += items.size();
     for (RunningJob* job : jobs) job->decoded();

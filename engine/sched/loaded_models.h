@@ -4,6 +4,7 @@
 // loading() and device().
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <list>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "engine/model/model.h"
+#include "engine/sched/job_table.h"
 #include "engine/sched/residency.h"
 #include "engine/sched/scheduler.h"
 
@@ -26,7 +28,8 @@ struct LoadedModel {
   std::unique_ptr<model::Model> model;
   Planner planner;  // what was measured on it
   Residency residency;
-  int jobs = 0;  // running on it
+  int jobs = 0;                              // running on it
+  std::deque<std::vector<JobTicket>> steps;  // launched and not heard: whose
 
   LoadedModel(const model::ModelCard& its_card, std::unique_ptr<model::Model> its_model,
               const Planner& assumed, store::Store& store, std::function<void()> wake)

@@ -260,8 +260,11 @@ std::span<float> RunningJob::logits() { return logits_; }
 
 void RunningJob::sample_next() {
   if (progress_.generated_tokens == 0) generating_since_ = Clock::now();
-  const TokenId token = model::sample(logits_, {ids_, said_}, setup_.params.sampling,
-                                      static_cast<Position>(ids_.size()));
+  go_on_with(model::sample(logits_, {ids_, said_}, setup_.params.sampling,
+                           static_cast<Position>(ids_.size())));
+}
+
+void RunningJob::go_on_with(TokenId token) {
   tokens_.push_back({token, position(), TokenPath::kGenerated});
   ids_.push_back(token);
   ++said_;
@@ -304,6 +307,46 @@ void RunningJob::decoded() {
   } else {
     enter(Stage::kDraining);
   }
+}
+
+// --- ahead of what is known
+// ----------------------------------------------------------------------------------------
+
+bool RunningJob::draws_ahead() const {
+  const bool moved = !std::cmp_equal(ids_.size(), position() + 1);  // a draw goes by the ids' number
+  return !policy_ && !moved && setup_.params.logprobs == 0 &&
+         on_.model->draws(setup_.params.sampling);
+}
+
+std::int64_t RunningJob::steps_to_launch() const {
+  if (!finish_.empty()) return ahead() ? 0 : 1;  // for the last token's KV
+  const std::int64_t tokens =
+      std::min<std::int64_t>(setup_.params.max_tokens - std::int64_t{progress_.generated_tokens},
+                             on_.model->info().context_length - 1 - position());
+  return tokens + (changes() ? 1 : 0) - ahead_;
+}
+
+model::AheadItem RunningJob::next_step() const {
+  return {.sequence = sequence_.get(),
+          .token = ahead() ? model::kNewest : pending(),
+          .sampling = &setup_.params.sampling,
+          .said = {ids_, said_},
+          .unheard = ahead_};
+}
+
+Status RunningJob::heard(TokenId token) {
+  --ahead_;
+  const bool ended = !finish_.empty();  // canceled: this step was for the last token's KV
+  if (ended) {
+    enter(Stage::kDraining);
+  } else {
+    go_on_with(token);
+    if (finish_.empty() || !ahead()) return {};
+    if (changes()) enter(Stage::kDraining);  // the next step, under way, has the last token's KV
+  }
+  const Position end = position() + (ended ? 0 : 1);
+  ahead_ = 0;
+  return on_.model->truncate(*sequence_, end);
 }
 
 // --- pruning

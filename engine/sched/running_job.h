@@ -84,7 +84,16 @@ class RunningJob {
   // --- generating -------------------------------------------------------------------------------
   void sample_next();  // from logits(): → kGenerating, or what follows it
   TokenId pending() const { return ids_.back(); }
-  void decoded();  // the pending token is in the sequence
+  void decoded();  // the pending token is in the sequence, and logits() are after it
+  // Where the device draws (model::AheadItem): steps that may be launched now, one launched, and
+  // one heard. The job knows nothing of what was launched and not heard: position() does not count
+  // it.
+  bool draws_ahead() const;
+  std::int64_t steps_to_launch() const;
+  model::AheadItem next_step() const;
+  void launched() { ++ahead_; }
+  bool ahead() const { return ahead_ > 0; }
+  Status heard(TokenId token);
 
   // --- pruning ----------------------------------------------------------------------------------
   // By what the sequence is to be pruned now: as a whole (kPruning), or, at a refresh, before the
@@ -116,10 +125,11 @@ class RunningJob {
 
   void enter(Stage stage);
   store::JobTimes times() const;
-  Position position() const { return sequence_->next_pos(); }
+  Position position() const { return sequence_->next_pos() - ahead_; }
   std::optional<store::BlockPin> find_block(std::int32_t index, const BlockKey& key,
                                             const std::vector<store::BlockToken>& tokens);
   void after_reading();
+  void go_on_with(TokenId token);
   void tell(TokenId token, bool ended);
   std::span<const TokenId> ids_in_sequence() const;  // not those to be read, nor the pending one
   Position piece_end() const;  // where reading stops to prune, or at the prompt's end
@@ -131,7 +141,7 @@ class RunningJob {
   bool keeps_blocks() const;
   Result<std::string> text_of(std::int32_t index,
                               const std::vector<store::BlockToken>& tokens) const;
-  Result<store::NewBlock> copy_out(std::int32_t index);
+  Result<store::NewBlock> describe(std::int32_t index);
   store::VersionRecord version() const;
 
   Setup setup_;
@@ -149,6 +159,7 @@ class RunningJob {
   std::size_t said_ = 0;                 // tokens at the history's end that were generated in a run
   std::vector<model::Logprobs> untold_;  // of generated tokens whose text is held back
   std::size_t told_ = 0;
+  int ahead_ = 0;  // steps launched and not heard
   KeyChain chain_;
   std::map<std::int32_t, store::BlockPin> known_;  // found by prefix, not yet handed over
   std::unique_ptr<KvReader> reader_;

@@ -1,6 +1,5 @@
 // What of a job goes to the store: its blocks, as they fill or at the end, and the end.
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "engine/sched/running_job.h"
@@ -45,18 +44,13 @@ Result<std::string> RunningJob::text_of(std::int32_t index,
   return text;
 }
 
-Result<store::NewBlock> RunningJob::copy_out(std::int32_t index) {
+Result<store::NewBlock> RunningJob::describe(std::int32_t index) {
   store::NewBlock block;
   block.index = index;
   block.tokens = block_tokens(tokens_, index, position());
   KVFS_ASSIGN(block.text, text_of(index, block.tokens));
   block.previous_key = chain_.previous(index);
   block.key = chain_.key(index, block.tokens);
-  const auto layers = static_cast<std::uint16_t>(on_.model->info().layers.size());
-  for (std::uint16_t layer = 0; layer < layers; ++layer) {
-    KVFS_ASSIGN(auto pieces, on_.model->kv_out(*sequence_, layer, index));
-    std::ranges::move(pieces, std::back_inserter(block.pieces));
-  }
   return block;
 }
 
@@ -72,6 +66,7 @@ Result<std::optional<Committer::Block>> RunningJob::next_block() {
 
   Committer::Block out{.job = ticket(),
                        .block = store::BlockPin{},
+                       .kv = nullptr,
                        .dtype = on_.model->info().kv_dtype,
                        .codec = setup_.params.codec};
   chain_.close_before(next_out_, tokens_);
@@ -79,7 +74,8 @@ Result<std::optional<Committer::Block>> RunningJob::next_block() {
     out.block = std::move(known->second);
     known_.erase(known);
   } else {
-    KVFS_ASSIGN(out.block, copy_out(next_out_));
+    KVFS_ASSIGN(out.block, describe(next_out_));
+    KVFS_ASSIGN(out.kv, on_.model->kv_on_its_way(*sequence_, next_out_));
   }
   ++next_out_;
   return out;

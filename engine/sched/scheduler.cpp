@@ -358,8 +358,8 @@ void Scheduler::stop() {
     if (impl.stopped) return;
     impl.stopped = true;
   }
+  impl.committer.stop();  // it may hold KV that the engine's models are copying out
   impl.engine.stop();
-  impl.committer.stop();
   impl.calls.wait();
   for (const auto& reply : impl.table.unfinished_replies()) {
     reply->finish(Error{ErrorCode::kInterrupted, "reply", "the daemon is stopping",

@@ -10,6 +10,7 @@
 
 #include "engine/model/cuda/decode.h"
 #include "engine/model/cuda/forward.h"
+#include "engine/model/cuda/pages_out.h"
 #include "engine/model/device.h"
 #include "engine/model/families/family.h"
 
@@ -43,6 +44,7 @@ class CudaModel final : public Model {
         weights_(std::move(weights)),
         stream_(stream),
         pool_(pages, device, budget),
+        pages_out_(pages, device.index()),
         forward_(make_forward(config_, weights_, pages, device)) {}
 
   const ModelInfo& info() const override { return info_; }
@@ -94,16 +96,44 @@ class CudaModel final : public Model {
       forward_->generate(rows);
       return {};
     });
-    for (const DecodeItem& item : items) {
-      DeviceSequence& mine = of(*item.sequence);
-      if (done)
-        mine.advance(1);
-      else
-        mine.truncate(mine.next_pos());  // gives back what was reserved
-    }
+    for (const DecodeItem& item : items) end_step(of(*item.sequence), done.has_value());
     return done;
   }
   std::int32_t max_batch() const override { return kMaxBatch; }
+
+  int most_ahead() const override { return forward_->most_ahead(); }
+  bool draws(const SamplingParams& sampling) const override {
+    return sampling.typical == 1.0F && config_.vocab <= 1 << 19;  // DrawStep's
+  }
+  Status launch(std::span<const AheadItem> items) override {
+    const std::string what = "generate " + std::to_string(items.size()) + " tokens ahead";
+    if (items.empty() || items.size() > kMaxBatch) {
+      return fail(ErrorCode::kInvalid, what,
+                  "wanted 1 to " + std::to_string(kMaxBatch) + " sequences");
+    }
+    for (const AheadItem& item : items) {
+      const TokenId token = std::max(item.token, TokenId{0});
+      KVFS_TRY(check_step(what, *item.sequence, {&token, 1}, {}));
+    }
+    const Status done = guarded(what, [&]() -> Status {
+      const c10::cuda::CUDAStreamGuard guard(stream_);
+      std::vector<Forward::AheadRow> rows;
+      for (const AheadItem& item : items) {
+        KVFS_TRY(of(*item.sequence).reserve(1));
+        rows.push_back({&of(*item.sequence), &item});
+      }
+      forward_->launch(rows);
+      return {};
+    });
+    for (const AheadItem& item : items) end_step(of(*item.sequence), done.has_value());
+    return done;
+  }
+  Result<std::vector<TokenId>> hear() override {
+    return guarded("hear of generated tokens", [&]() -> Result<std::vector<TokenId>> {
+      const c10::cuda::CUDAStreamGuard guard(stream_);
+      return forward_->hear();
+    });
+  }
 
   Status truncate(Sequence& sequence, Position end) override {
     DeviceSequence& mine = of(sequence);
@@ -124,6 +154,16 @@ class CudaModel final : public Model {
       pieces.push_back(std::move(piece));
       return pieces;
     });
+  }
+  Result<std::unique_ptr<KvOut>> kv_on_its_way(const Sequence& sequence,
+                                               std::int32_t block) override {
+    const DeviceSequence& from = of(sequence);
+    const Position begin = block * kBlockTokens;
+    const int count = std::min(kBlockTokens, from.next_pos() - begin);
+    if (block < 0 || count <= 0) {
+      return fail(ErrorCode::kInvalid, "take KV out", "there is no block " + std::to_string(block));
+    }
+    return pages_out_.send(from.page(block), begin, count, stream_);
   }
   Status kv_in(Sequence& sequence, const KvPiece& piece) override {
     return guarded("put KV on the device", [&]() -> Status {
@@ -150,6 +190,13 @@ class CudaModel final : public Model {
   std::uint64_t kv_bytes_budget() const override { return pool_.budget(); }
 
  private:
+  static void end_step(DeviceSequence& sequence, bool done) {
+    if (done) {
+      sequence.advance(1);
+    } else {
+      sequence.truncate(sequence.next_pos());  // gives back what was reserved
+    }
+  }
   static DeviceSequence& of(Sequence& sequence) { return static_cast<DeviceSequence&>(sequence); }
   static const DeviceSequence& of(const Sequence& sequence) {
     return static_cast<const DeviceSequence&>(sequence);
@@ -182,6 +229,7 @@ class CudaModel final : public Model {
   Weights weights_;
   c10::cuda::CUDAStream stream_;  // the default one cannot be recorded
   PagePool pool_;
+  PagesOut pages_out_;
   std::unique_ptr<Forward> forward_;
 };
 

@@ -45,8 +45,9 @@ struct NormRows {
 // width / 2] = cosine and sine of the row's position · frequencies.
 struct StepRows {
   const RowPlace* places;      // [rows]
-  const std::int32_t* tokens;  // [rows]
+  const std::int32_t* tokens;  // [rows]; −1 − i: drawn[i], which an earlier step drew
   int rows;
+  const std::int32_t* drawn = nullptr;
 };
 cudaError_t begin_step(const __nv_bfloat16* table, const StepRows& step, int width,
                        const float* norm_weight, const float* frequencies, int head_width,

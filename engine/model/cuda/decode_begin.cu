@@ -12,13 +12,16 @@ constexpr int kThreads = 256;
 // A block a row; 16 neighbouring threads a tile of the squares.
 __global__ void __launch_bounds__(kThreads)
     begin_kernel(const __nv_bfloat16* table, const RowPlace* places, const std::int32_t* tokens,
-                 int width, const float* norm_weight, const float* frequencies, int half,
-                 float* residual, NormRows next, float2* turns) {
+                 const std::int32_t* drawn, int width, const float* norm_weight,
+                 const float* frequencies, int half, float* residual, NormRows next,
+                 float2* turns) {
   wait_for_previous();
   let_next_begin();
   const std::int64_t row = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
-  const __nv_bfloat16* source = table + std::int64_t{tokens[row]} * width;
+  const std::int32_t given = tokens[row];
+  const std::int32_t token = given < 0 ? drawn[-1 - given] : given;
+  const __nv_bfloat16* source = table + std::int64_t{token} * width;
   // All 16 threads of a tile turn together: width is a multiple of kTileOutputs.
   for (int i = thread; i < width; i += kThreads) {
     const float value = __bfloat162float(source[i]);
@@ -44,8 +47,8 @@ cudaError_t begin_step(const __nv_bfloat16* table, const StepRows& step, int wid
                        const float* norm_weight, const float* frequencies, int head_width,
                        float* residual, NormRows next, float2* turns, cudaStream_t stream) {
   begin_kernel<<<static_cast<unsigned>(step.rows), kThreads, 0, stream>>>(
-      table, step.places, step.tokens, width, norm_weight, frequencies, head_width / 2, residual,
-      next, turns);
+      table, step.places, step.tokens, step.drawn, width, norm_weight, frequencies, head_width / 2,
+      residual, next, turns);
   return cudaGetLastError();
 }
 

@@ -33,6 +33,9 @@ class FastForward final : public Forward {
   }
   int most_grids() const override { return Reader::kMostGrids; }
   void generate(std::span<const Row> rows) override { generator_.generate(rows); }
+  int most_ahead() const override { return kMostAhead; }
+  void launch(std::span<const AheadRow> rows) override { generator_.launch(rows); }
+  std::vector<TokenId> hear() override { return generator_.hear(); }
 
  private:
   Reader reader_;

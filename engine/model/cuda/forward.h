@@ -38,6 +38,15 @@ class Forward {
     std::span<float> logits;
   };
   virtual void generate(std::span<const Row> rows) = 0;
+
+  // Model::most_ahead, launch and hear. launch tells the sequences where their tokens are drawn.
+  struct AheadRow {
+    DeviceSequence* sequence;
+    const AheadItem* item;
+  };
+  virtual int most_ahead() const { return 0; }
+  virtual void launch(std::span<const AheadRow> rows) { (void)rows; }
+  virtual std::vector<TokenId> hear() { return {}; }
 };
 
 // The reference mode's where the pages are fp32, the fast mode's where they are bf16. config and

@@ -2,16 +2,19 @@
 // write.
 //
 // A page is [layers][key, value][kv_heads][256][width] of the KV type, zeroed at birth so that
-// places nobody wrote are numbers. Engine thread only. The pool counts bytes and outlives its
-// pages.
+// places nobody wrote are numbers. Engine thread only, but that a page may be let go by any. The
+// pool counts bytes and outlives its pages.
 #pragma once
 
 #include <ATen/ATen.h>
 
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "engine/model/cuda/draw.h"
 #include "engine/model/cuda/transfers.h"
 #include "engine/model/model.h"
 
@@ -57,7 +60,7 @@ class PagePool {
   PageShape shape_;
   at::Device device_;
   std::uint64_t budget_;
-  std::uint64_t used_ = 0;
+  std::atomic<std::uint64_t> used_ = 0;
   Transfers transfers_;
 };
 
@@ -71,6 +74,15 @@ class DeviceSequence final : public Sequence {
   Position next_pos() const override { return next_pos_; }
   int pages() const { return static_cast<int>(pages_.size()); }
   void* page_address(int index) const { return pages_[static_cast<std::size_t>(index)]->address(); }
+  std::shared_ptr<const PagePool::Page> page(int index) const {  // with who copies it out
+    return pages_[static_cast<std::size_t>(index)];
+  }
+
+  // Where the generator drew its tokens (DrawStep::drawn), the latest at 0.
+  void drew(std::int32_t at) { drawn_at_[drawn_++ % kDrawnSteps] = at; }
+  std::int32_t drawn_at(std::size_t back) const {
+    return drawn_at_[(drawn_ - 1 - back) % kDrawnSteps];
+  }
 
   // Makes the next `count` positions writable: new pages, and a copy of a shared partial one.
   // kTooLarge leaves everything as it was.
@@ -96,6 +108,8 @@ class DeviceSequence final : public Sequence {
   // Owners of a page: the sequences (forks) whose histories share it.
   std::vector<std::shared_ptr<PagePool::Page>> pages_;
   Position next_pos_ = 0;
+  std::array<std::int32_t, kDrawnSteps> drawn_at_{};
+  std::size_t drawn_ = 0;
   // Positions that write() has filled since the last set_next_pos: [page][layer · kv_heads + head].
   std::vector<std::vector<std::int16_t>> filled_;
   bool open_ = false;    // open_room was called since

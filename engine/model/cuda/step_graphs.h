@@ -21,6 +21,7 @@ class StepGraphs {
     int shared;  // pages, whatever they are counted in
     int single;
     int pages;
+    bool draws = false;
     bool operator==(const Key&) const = default;
   };
 

@@ -1,13 +1,15 @@
 """transformers and kvfs, through its mount, on one GPU in one run: random weights in a published shape.
 
-    python3 tests/bench/peers/gpu.py {135m|1b|8b} [--context 8192] [--new 512] [--restarts 3] [--json FILE]
+    python3 tests/bench/peers/gpu.py {135m|1b|8b} [--context 8192] [--new 512] [--restarts 3] [--alone]
+        [--json FILE]
 
-Prints one JSON object. Needs a python3 with torch, transformers, tokenizers, safetensors; kvfs from
+Prints one JSON object; --alone leaves transformers' own figures out. Needs a python3 with torch, transformers, tokenizers, safetensors; kvfs from
 scripts/pack-cuda (or KVFS_BIN). The model is written as a Hugging Face folder into --folder (/dev/shm),
 the store lies in --store (/tmp), where dd measures the disk in the same run.
 
 kvfs's own rate is what its job's clock says of the generation; the mount's is that of `cat` of the growing
-reply, from its first byte to its last, so every token has to print something.
+reply, from its first byte to its last, so every token has to print something. The gaps are between a
+reader's bytes, of an ask and of a continue whose long prompt is being saved meanwhile.
 """
 
 import argparse
@@ -127,13 +129,18 @@ def job(daemon, state, name):
 
 
 def stream(state, name):
-    """Seconds from the first bytes of a growing reply to its end."""
+    """Seconds at which the bytes of a growing reply came, from the first ones to the end's."""
+    times = []
     with open(state / "replies" / name, "rb", buffering=0) as f:
-        f.read(1 << 20)
-        begin = time.perf_counter()
         while f.read(1 << 20):
-            pass
-        return time.perf_counter() - begin
+            times.append(time.perf_counter())
+    return times + [time.perf_counter()]
+
+
+def gaps(times):
+    """The longest three and the median between a reply's tokens, ms; the end, which is saved, is none."""
+    between = sorted(1e3 * (b - a) for a, b in zip(times, times[1:-1]))
+    return {"longest": between[-3:], "median": between[len(between) // 2], "reads": len(between)}
 
 
 def kvfs_figures(folder, store, context, new, restarts):
@@ -157,16 +164,24 @@ def kvfs_figures(folder, store, context, new, restarts):
         for i in range(4):
             name = f"q{i}"
             (state / "ask" / name).write_text("0123456789abcdef0123")  # 20 tokens
-            seconds = stream(state, name)
+            times = stream(state, name)
+            seconds = times[-1] - times[0]
             daemon.wait_done(state, name)
             done = job(daemon, state, name)
             tokens = done["generated_tokens"] - 1  # the first one comes of the reading
             rates.append({"engine, tok/s": tokens / (done["milliseconds"]["generate"] / 1e3),
-                          "cat, tok/s": tokens / seconds, "ms": done["milliseconds"]})
+                          "cat, tok/s": tokens / seconds, "gaps, ms": gaps(times), "ms": done["milliseconds"]})
         figures["decode"] = rates
         best = max(rates, key=lambda one: one["engine, tok/s"])
         figures["decode through the mount, tok/s"] = best["cat, tok/s"]
         figures["decode by the engine's clock, tok/s"] = best["engine, tok/s"]
+
+        saved = daemon.make("saved", template="raw", temperature=0, max_tokens=new)
+        (saved / "continue" / "c").write_text("fedcba9876543210" * (context // 16))
+        figures["gaps while its prompt is saved, ms"] = gaps(stream(saved, "c"))
+        daemon.wait_done(saved, "c")
+        done = job(daemon, saved, "c")
+        figures["a prompt that is answered and saved"] = done["milliseconds"]
 
         def first_token(name):
             begin = time.perf_counter()
@@ -198,6 +213,7 @@ def main():
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--new", type=int, default=512)
     parser.add_argument("--restarts", type=int, default=3)  # each loads the model again
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--folder", default="/dev/shm")
     parser.add_argument("--store", default="/tmp")
     parser.add_argument("--json")
@@ -210,7 +226,8 @@ def main():
         figures = {"shape": arguments.shape, "context": arguments.context,
                    "device": torch.cuda.get_device_name(), "transformers": transformers.__version__,
                    "torch": torch.__version__}
-        figures["peer"] = transformers_figures(model, arguments.context, arguments.new)
+        if not arguments.alone:
+            figures["peer"] = transformers_figures(model, arguments.context, arguments.new)
         del model
         torch._dynamo.reset()
         torch.cuda.empty_cache()

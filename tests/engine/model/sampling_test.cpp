@@ -77,6 +77,16 @@ TEST(Sampling, TopKKeepsTheLikeliestK) {
   }
 }
 
+TEST(Sampling, WhatKeepsEverythingChangesNoDraw) {
+  const std::vector<float> logits = random_logits(20);
+  for (Position at = 0; at < 200; ++at) {
+    const TokenId drawn = sample(logits, {}, {.temperature = 100, .seed = 3}, at);
+    EXPECT_EQ(sample(logits, {}, {.temperature = 100, .top_p = 0.99F, .seed = 3}, at), drawn);
+    EXPECT_EQ(sample(logits, {}, {.temperature = 100, .top_k = 20, .seed = 3}, at), drawn);
+    EXPECT_EQ(sample(logits, {}, {.temperature = 100, .min_p = 0.5F, .seed = 3}, at), drawn);
+  }
+}
+
 TEST(Sampling, TopPKeepsTheFewestThatReachP) {
   const std::vector<float> logits{std::log(0.5F), std::log(0.3F), std::log(0.15F), std::log(0.05F)};
   const auto kept = [&](float p) {

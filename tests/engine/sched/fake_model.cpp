@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <thread>
 
 namespace kvfs::sched::test {
@@ -61,6 +62,7 @@ class FakeSequence : public model::Sequence {
   Position next_pos() const override { return next_pos_; }
   void set_next_pos(Position next_pos) { next_pos_ = next_pos; }
   const std::vector<Rows>& rows() const { return rows_; }
+  std::vector<TokenId>& drawn() { return drawn_; }
   Rows& at(Position position) { return rows_[static_cast<std::size_t>(position)]; }
   void resize(std::size_t size) {
     controls_.positions_used += size;
@@ -71,6 +73,7 @@ class FakeSequence : public model::Sequence {
  private:
   FakeControls& controls_;
   std::vector<Rows> rows_;
+  std::vector<TokenId> drawn_;  // by launched steps, heard or not
   Position next_pos_ = 0;
 };
 
@@ -130,7 +133,52 @@ class FakeModel : public model::Model {
       append(to, item.token, TokenPath::kGenerated);
       fill(to, item.logits);
     }
+    ++controls_.steps_decoded;
     return {};
+  }
+
+  int most_ahead() const override { return controls_.most_ahead; }
+  bool draws(const model::SamplingParams& sampling) const override {
+    return sampling.typical == 1.0F;
+  }
+  // Done at once, and waited for when it is heard.
+  Status launch(std::span<const model::AheadItem> items) override {
+    if (std::cmp_greater_equal(steps_.size(), most_ahead())) {
+      return fail(ErrorCode::kInternal, "fake device", "too many steps are under way");
+    }
+    KVFS_TRY(require_room(items.size()));
+    for (const auto& item : items) {
+      if (item.sequence->next_pos() == controls_.decode_fails_after) return broken();
+      if (item.sequence->next_pos() >= kContext) return broken();
+    }
+    const int batch = static_cast<int>(items.size());
+    controls_.largest_batch = std::max<int>(controls_.largest_batch, batch);
+    Step step;
+    for (const auto& item : items) {
+      auto& to = dynamic_cast<FakeSequence&>(*item.sequence);
+      step.fails |= to.next_pos() == controls_.hear_fails_after;
+      append(to, item.token == model::kNewest ? to.drawn().back() : item.token,
+             TokenPath::kGenerated);
+      std::vector<TokenId> history(item.said.history.begin(), item.said.history.end());
+      history.insert(history.end(), to.drawn().end() - item.unheard, to.drawn().end());
+      std::vector<float> logits(kVocab);
+      fill(to, logits);
+      const std::size_t generated = item.said.generated + static_cast<std::size_t>(item.unheard);
+      to.drawn().push_back(
+          model::sample(logits, {history, generated}, *item.sampling, to.next_pos()));
+      step.tokens.push_back(to.drawn().back());
+    }
+    steps_.push_back(std::move(step));
+    ++controls_.steps_launched;
+    return {};
+  }
+  Result<std::vector<TokenId>> hear() override {
+    std::this_thread::sleep_for(std::chrono::microseconds(controls_.step_delay_us));
+    Step step = std::move(steps_.front());
+    steps_.pop_front();
+    if (!step.fails) return std::move(step.tokens);
+    steps_.clear();
+    return broken();
   }
   std::int32_t max_batch() const override { return controls_.max_batch; }
 
@@ -214,8 +262,14 @@ class FakeModel : public model::Model {
     if (controls_.ends && hash % 16 == 0) logits[static_cast<std::size_t>(kEnd)] = 100.0F;
   }
 
+  struct Step {
+    std::vector<TokenId> tokens;
+    bool fails = false;
+  };
+
   FakeControls& controls_;
   model::ModelInfo info_;
+  std::deque<Step> steps_;
 };
 
 }  // namespace

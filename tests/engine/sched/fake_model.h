@@ -24,10 +24,13 @@ struct FakeControls {
   std::atomic<bool> ends{false};  // says its end token now and then
   std::atomic<bool> one_path{false};
   std::atomic<int> max_batch{4};
+  std::atomic<int> most_ahead{3};  // steps; 0: it only decodes
+  std::atomic<int> steps_launched{0}, steps_decoded{0};
+  std::atomic<Position> hear_fails_after{-1};
   std::atomic<int> largest_batch{0};
   std::atomic<std::uint64_t> positions_used{0};
   std::atomic<std::uint64_t> budget_positions{1 << 20};
-  std::string kernel_class = "fake-1";  // set before loading
+  std::string kernel_class = "fake-1";           // set before loading
   std::map<std::string, std::uint64_t> weights;  // bytes in memory, by name; set before loading
   DType kv_dtype = DType::kF32;
 };

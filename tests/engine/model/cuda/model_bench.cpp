@@ -1,6 +1,7 @@
 // Speed of a model on a GPU, beside what the memory allows: prefill of a context of 2,048 tokens;
-// decode at 0 and at its end, one sequence and sixteen forks; the context's KV from memory of the
-// host back to the device.
+// decode at 0 and at its end, one sequence and sixteen forks; one that draws for itself, with the
+// longest that its reader waited for a token, also while the context's KV leaves; the context's KV
+// from memory of the host back to the device.
 //
 //   bench_cuda_model [MODEL.gguf | (135m | 1b | 8b)[-int4 | -int4min | -int8]]
 //   [fast|reference|both] [context]
@@ -102,6 +103,58 @@ kvfs::Result<double> decode_rate(Model& model, const Sequence& start, int batch,
     seconds.push_back(seconds_since(begin));
   }
   return batch / median(seconds);
+}
+
+struct Ahead {
+  double rate = 0.0;        // tokens a second of one fork that draws for itself, as jobs have it
+  double gap = 0.0;         // seconds: the longest that its reader waited for a token, and …
+  double saving_gap = 0.0;  // … while all of the start's blocks left the device, eight at a time
+};
+
+kvfs::Result<Ahead> ahead_rate(Model& model, const Sequence& start, int steps) {
+  const kvfs::model::SamplingParams greedy{.temperature = 0};
+  const auto sequence = model.fork(start);
+  const int blocks = start.next_pos() / kvfs::kBlockTokens;
+  std::atomic<bool> saves = false, saved = false;
+  std::vector<std::unique_ptr<kvfs::model::KvOut>> leaving(static_cast<std::size_t>(blocks));
+  std::atomic<std::size_t> sent = 0, taken = 0;
+  std::jthread saver;
+  Ahead out;
+  const auto first = Clock::now();
+  auto heard = first;
+  int counted = 0;
+  leaving.resize(static_cast<std::size_t>(blocks));
+  for (int under_way = 0; counted < steps || (saves && !saved);) {
+    for (; under_way < model.most_ahead(); ++under_way) {
+      kvfs::model::AheadItem item{.sequence = sequence.get(), .sampling = &greedy};
+      if (counted + under_way == 0) item.token = 100;
+      KVFS_TRY(model.launch({&item, 1}));
+    }
+    KVFS_TRY(model.hear());
+    --under_way;
+    const double gap = seconds_since(heard);
+    heard = Clock::now();
+    double& longest = saves ? out.saving_gap : out.gap;
+    if (++counted > 8) longest = std::max(longest, gap);
+    if (counted == 8) out.rate = seconds_since(first);
+    if (counted == steps) {
+      out.rate = (steps - 8) / (seconds_since(first) - out.rate);
+      saves = blocks > 0;
+      saver = std::jthread([&] {
+        for (; taken < leaving.size(); ++taken) {
+          while (sent <= taken) std::this_thread::yield();
+          if (!leaving[taken]->take()) std::abort();
+        }
+        saved = true;
+      });
+    }
+    while (saves && sent < leaving.size() && sent < taken + 8) {
+      KVFS_ASSIGN(leaving[sent], model.kv_on_its_way(start, static_cast<int>(sent)));
+      ++sent;
+    }
+  }
+  for (int left = model.most_ahead() - 1; left > 0; --left) KVFS_TRY(model.hear());
+  return out;
 }
 
 std::uint64_t kv_bytes_per_token(const kvfs::model::ModelInfo& info) {
@@ -254,6 +307,11 @@ kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context
   KVFS_ASSIGN(const double at_end, decode_rate(*model, *context, 1, 128));
   KVFS_ASSIGN(const double pinned, pinned_rate());
   KVFS_ASSIGN(const Restored restored, restore(*model, *context));
+  Ahead ahead;
+  if (model->most_ahead() > 0) {
+    KVFS_TRY(ahead_rate(*model, *context, 64));
+    KVFS_ASSIGN(ahead, ahead_rate(*model, *context, 512));
+  }
   KVFS_ASSIGN(const double sixteen, decode_rate(*model, *context, 16, 64));
 
   const double bytes =
@@ -261,13 +319,14 @@ kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context
   std::printf(
       "{\"model\": \"%s\", \"kernels\": \"%s\", \"device\": \"%s\", \"load_s\": %.2f, "
       "\"context\": %d, \"prefill_tok_s\": %.0f, \"decode_0_tok_s\": %.1f, "
-      "\"decode_tok_s\": %.1f, \"decode_16_forks_tok_s\": %.1f, \"copy_gb_s\": %.0f, "
+      "\"decode_tok_s\": %.1f, \"ahead_tok_s\": %.1f, \"ahead_gap_ms\": %.2f, "
+      "\"saving_gap_ms\": %.2f, \"decode_16_forks_tok_s\": %.1f, \"copy_gb_s\": %.0f, "
       "\"bound_tok_s\": %.0f, \"share_of_bound\": %.4f, \"restore_gb_s\": %.1f, "
       "\"pinned_gb_s\": %.1f, \"restore_ms\": %.1f, \"question_20_ms\": %.1f}\n",
       info.name.c_str(), info.kernel_class.c_str(), info.device.c_str(), load, tokens_of_context,
-      median(prefills), at_0, at_end, sixteen, copy / 1e9, copy / bytes, at_end / (copy / bytes),
-      restored.bytes / restored.seconds / 1e9, pinned / 1e9, restored.seconds * 1e3,
-      restored.question * 1e3);
+      median(prefills), at_0, at_end, ahead.rate, ahead.gap * 1e3, ahead.saving_gap * 1e3, sixteen,
+      copy / 1e9, copy / bytes, at_end / (copy / bytes), restored.bytes / restored.seconds / 1e9,
+      pinned / 1e9, restored.seconds * 1e3, restored.question * 1e3);
   return {};
 }
 
