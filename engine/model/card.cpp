@@ -82,7 +82,7 @@ Result<std::unique_ptr<ModelCard>> describe(const Checkpoint& files, Compute com
   info.kernel_class = kernels.name;
   info.kv_dtype = kernels.kv_dtype;
   info.one_path = kernels.one_path;
-  info.prunes = !chosen.cuda && std::ranges::all_of(info.layers, [](const LayerShape& layer) {
+  info.prunes = std::ranges::all_of(info.layers, [](const LayerShape& layer) {
     return layer.kept == kBlockTokens;
   });
   card->config_json =

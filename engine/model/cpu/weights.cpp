@@ -14,28 +14,6 @@ std::vector<float> floats(const Tensor* tensor) {
   return values;
 }
 
-NormWeights norm(const Norm& norm) {
-  NormWeights made{norm.kind, floats(norm.weight), floats(norm.bias)};
-  if (norm.plus_one) {
-    for (float& weight : made.weight) weight += 1.0F;
-  }
-  return made;
-}
-
-std::vector<float> bias_of(const std::vector<Slice>& slices) {
-  std::vector<float> bias;
-  for (const Slice& slice : slices) {
-    const std::vector<float> values = floats(slice.tensor);
-    for (int i = 0; i < slice.rows; ++i) {
-      const int row =
-          slice.permuted_head_width > 0 ? unpermuted_row(i, slice.permuted_head_width) : i;
-      bias.push_back(values.empty() ? 0.0F : values[static_cast<std::size_t>(slice.first + row)]);
-    }
-  }
-  bias.resize((bias.size() + 7) / 8 * 8);
-  return bias;
-}
-
 // Channel by channel in the file, tap by tap here.
 std::vector<float> taps_of(const Convolution& from, std::size_t channels) {
   const auto taps = static_cast<std::size_t>(from.taps);
@@ -75,12 +53,12 @@ class Loader {
 
   Result<LayerWeights> layer(const Layer& from) {
     LayerWeights made;
-    made.attn_norm = norm(from.attn_norm);
-    made.q_norm = norm(from.q_norm);
-    made.k_norm = norm(from.k_norm);
-    made.attn_post = norm(from.attn_post);
-    made.ffn_norm = norm(from.ffn_norm);
-    made.ffn_post = norm(from.ffn_post);
+    made.attn_norm = norm_weights(from.attn_norm);
+    made.q_norm = norm_weights(from.q_norm);
+    made.k_norm = norm_weights(from.k_norm);
+    made.attn_post = norm_weights(from.attn_post);
+    made.ffn_norm = norm_weights(from.ffn_norm);
+    made.ffn_post = norm_weights(from.ffn_post);
     KVFS_ASSIGN(made.qkv, projection(from.qkv));
     KVFS_ASSIGN(made.attn_out, projection(from.attn_out));
     if (from.convolution) {
@@ -120,6 +98,28 @@ class Loader {
 };
 
 }  // namespace
+
+NormWeights norm_weights(const Norm& norm) {
+  NormWeights made{norm.kind, floats(norm.weight), floats(norm.bias)};
+  if (norm.plus_one) {
+    for (float& weight : made.weight) weight += 1.0F;
+  }
+  return made;
+}
+
+std::vector<float> bias_of(const std::vector<Slice>& slices) {
+  std::vector<float> bias;
+  for (const Slice& slice : slices) {
+    const std::vector<float> values = floats(slice.tensor);
+    for (int i = 0; i < slice.rows; ++i) {
+      const int row =
+          slice.permuted_head_width > 0 ? unpermuted_row(i, slice.permuted_head_width) : i;
+      bias.push_back(values.empty() ? 0.0F : values[static_cast<std::size_t>(slice.first + row)]);
+    }
+  }
+  bias.resize((bias.size() + 7) / 8 * 8);
+  return bias;
+}
 
 bool Projection::wants_quantized() const {
   return std::any_of(parts.begin(), parts.end(),
@@ -168,7 +168,7 @@ Result<Weights> load_weights(const Architecture& architecture, Compute compute,
                              const std::function<void(double)>& progress) {
   Weights weights;
   Loader loader(compute, kernels, pool, weights.memory);
-  weights.output_norm = norm(architecture.output_norm);
+  weights.output_norm = norm_weights(architecture.output_norm);
   KVFS_ASSIGN(weights.output, loader.projection(architecture.output));
   for (const Layer& from : architecture.layers) {
     KVFS_ASSIGN(LayerWeights layer, loader.layer(from));

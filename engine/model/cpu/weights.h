@@ -33,6 +33,11 @@ struct NormWeights {
   std::vector<float> bias;  // empty: none
 };
 
+// As it is meant: 1 + w where the file has w.
+NormWeights norm_weights(const Norm& norm);
+// One below the other, zeros where a slice has none; padded to a multiple of 8.
+std::vector<float> bias_of(const std::vector<Slice>& slices);
+
 struct FeedForwardWeights {
   Projection up;
   Projection down;

@@ -1,25 +1,26 @@
-// Causal attention over pages of 256 positions, in two kernels.
+// Causal attention over pages of 256 positions, whole or sparse, in two kernels.
 //
-// attend_page: a block takes some rows (one when generating, more when reading, which share the
-// page's keys and values), one KV head with its group of query heads, and one page, and writes for
-// each query its greatest score m, the sum l of exp(score − m) and the sum of exp(score − m) ·
+// attend_page: a block takes a row, a KV head with its group of query heads, and a page, and writes
+// for each query its greatest score m, the sum l of exp(score − m) and the sum of exp(score − m) ·
 // value. merge_pages: a block a row and query head joins these, pages in ascending order.
 //
-// A query's arithmetic depends on its own vector and its pages alone: the score of key j is one
-// chain of fused multiply-adds; m and l are a fixed tree over the page's 256 places (places past
-// the query give nothing); a value dimension is summed in kSplits fixed runs of places, joined in
-// order.
+// A query's arithmetic depends on its own vector and the entries it sees alone: the score of a key
+// is one chain of fused multiply-adds; m and l are a fixed tree over the page's 256 slots (what is
+// not there, or not seen, gives nothing); a value dimension is summed in eight fixed runs of slots,
+// joined in order. So a page that was pruned, saved and brought back gives the same bits, however
+// it is kept.
 
 #include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/numbers.cuh"
+#include "engine/model/cuda/page_entries.cuh"
 
 namespace kvfs::model::cuda {
 namespace {
 
 constexpr int kPageTokens = 256;
 constexpr int kThreads = kPageTokens;
-constexpr int kMostQueries = 32;  // rows · group of one block
-constexpr int kTile = 4;          // queries that share a load of a value
+constexpr int kRuns = kThreads / 32;  // a warp sums the values of a run of slots
+constexpr int kMergeThreads = 128;
 
 // partial[row][head][page]: m, l, then width sums.
 __host__ __device__ std::int64_t partial_stride(int width) { return width + 2; }
@@ -43,150 +44,173 @@ __device__ float tree_sum(float value, float* scratch) {
   return value;
 }
 
-template <class T, int kWidth>
-__global__ void attend_page(const float* qkv, const RowPlace* places, int rows, int rows_a_block,
-                            int most_pages, HeadShape shape, KvPlace kv, float* partial) {
+template <class T>
+__device__ float score_of(const float* q, const T* key, const HeadShape& shape,
+                          const AttentionRule& rule) {
+  float score = 0.0F;
+  for (int d = 0; d < shape.width; d += 8) {
+    float k[8];
+    load8(key + d, k);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) score = fmaf(q[d + i], k[i], score);
+  }
+  return rule.cap == 0.0F ? score : rule.cap * tanhf(score / rule.cap);
+}
+
+// Whether a launch is about a row.
+__device__ bool wanted(std::uint32_t only, std::int64_t row) {
+  return only == 0 || (only >> row & 1U) != 0;
+}
+
+__device__ bool sees(const AttentionRule& rule, int position, int other) {
+  return other <= position && (rule.window == 0 || other > position - rule.window);
+}
+
+// A query into shared memory, scaled.
+__device__ void take_query(const float* qkv, std::int64_t row, int head, const HeadShape& shape,
+                           float scale, float* q) {
+  const std::int64_t qkv_width = std::int64_t{shape.heads + 2 * shape.kv_heads} * shape.width;
+  __syncthreads();  // the one before is done with
+  for (int d = static_cast<int>(threadIdx.x); d < shape.width; d += kThreads) {
+    q[d] = qkv[row * qkv_width + std::int64_t{head} * shape.width + d] * scale;
+  }
+  __syncthreads();
+}
+
+template <class T>
+__global__ void attend_page(const float* qkv, const RowPlace* places, int most_pages,
+                            HeadShape shape, AttentionRule rule, KvPlace kv, std::uint32_t only,
+                            float* partial) {
   extern __shared__ float shared[];
+  float* q = shared;                            // [width]
+  float* runs = q + shape.width;                // [kRuns][width]
+  float* weights = runs + kRuns * shape.width;  // [slot]
+  float* scratch = weights + kPageTokens;       // [kThreads / 32]
+  auto* entry_at =
+      reinterpret_cast<std::int32_t*>(scratch + kThreads / 32);  // [slot]; −1: none seen
+
   const int group = shape.heads / shape.kv_heads;
-  const int page_index = static_cast<int>(blockIdx.x);
-  const int row_begin = static_cast<int>(blockIdx.y) * rows_a_block;
-  const int row_count = min(rows_a_block, rows - row_begin);
+  const int page = static_cast<int>(blockIdx.x);
+  const std::int64_t row = blockIdx.y;
   const int kv_head = static_cast<int>(blockIdx.z);
-  const int queries = row_count * group;
   const int thread = static_cast<int>(threadIdx.x);
-  const int page_begin = page_index * kPageTokens;
+  const RowPlace place = places[row];
+  const int page_begin = page * kPageTokens;
+  if (place.position < page_begin || !wanted(only, row)) return;
 
-  // Rows of one block belong to one sequence and ascend, so the last sees most.
-  const RowPlace last = places[row_begin + row_count - 1];
-  if (last.position < page_begin) return;
-  const int visible = min(kPageTokens, last.position - page_begin + 1);
-  const T* page = static_cast<const T*>(kv.pages[last.first_page + page_index]);
-  const T* keys = page + kv.key_offset + std::int64_t{kv_head} * kPageTokens * kWidth;
-  const T* values = page + kv.value_offset + std::int64_t{kv_head} * kPageTokens * kWidth;
-
-  float* q = shared;                                              // [queries][kWidth]
-  float* weights = q + rows_a_block * group * kWidth;             // [queries][256]
-  float* scratch = weights + rows_a_block * group * kPageTokens;  // [8]; then [kTile][kThreads]
-  const std::int64_t qkv_width = std::int64_t{shape.heads + 2 * shape.kv_heads} * kWidth;
-  for (int i = thread; i < queries * kWidth; i += kThreads) {
-    const int query = i / kWidth;
-    const int row = row_begin + query / group;
-    const int head = kv_head * group + query % group;
-    q[i] = qkv[row * qkv_width + head * kWidth + i % kWidth] * rsqrtf(static_cast<float>(kWidth));
-  }
+  const auto entries = entries_of<T>(kv.pages[place.first_page + page], kv, shape, kv_head);
+  const int slot = thread < entries.count ? entries.slot(thread) : kPageTokens;
+  const bool seen = slot < kPageTokens && sees(rule, place.position, page_begin + slot);
+  entry_at[thread] = -1;
   __syncthreads();
+  if (seen) entry_at[slot] = thread;
+  const int begin = thread / 32 * 32;  // this warp's run of slots
 
-  if (thread < visible) {  // this thread's key, in registers, against every query
-    float key[kWidth];
-#pragma unroll
-    for (int d = 0; d < kWidth; d += 8) load8(keys + thread * kWidth + d, &key[d]);
-    for (int query = 0; query < queries; ++query) {
-      float score = 0.0F;
-#pragma unroll
-      for (int d = 0; d < kWidth; ++d) score = fmaf(q[query * kWidth + d], key[d], score);
-      weights[query * kPageTokens + thread] = score;
-    }
-  }
-  __syncthreads();
-
-  const std::int64_t stride = partial_stride(kWidth);
-  for (int query = 0; query < queries; ++query) {
-    const int row = row_begin + query / group;
-    const int head = kv_head * group + query % group;
-    const bool seen = page_begin + thread <= places[row].position;
-    const float score = seen ? weights[query * kPageTokens + thread] : -INFINITY;
+  for (int in_group = 0; in_group < group; ++in_group) {
+    const int head = kv_head * group + in_group;
+    take_query(qkv, row, head, shape, rule.scale, q);
+    if (seen)
+      weights[slot] = score_of(q, entries.keys + std::int64_t{thread} * shape.width, shape, rule);
+    __syncthreads();
+    const bool there = entry_at[thread] >= 0;
+    const float score = there ? weights[thread] : -INFINITY;
     const float most = tree_max(score, scratch);
-    const float weight = seen ? expf(score - most) : 0.0F;
+    const float weight = there ? expf(score - most) : 0.0F;
     const float sum = tree_sum(weight, scratch);
-    weights[query * kPageTokens + thread] = weight;
+    weights[thread] = weight;
+    __syncthreads();
+
+    for (int d = thread % 32; d < shape.width; d += 32) {
+      float value = 0.0F;
+      for (int j = begin; j < begin + 32; ++j) {
+        // What the query does not see adds nothing, be it infinite.
+        if (weights[j] != 0.0F) {
+          value =
+              fmaf(weights[j],
+                   to_float(entries.values[std::int64_t{entry_at[j]} * shape.width + d]), value);
+        }
+      }
+      runs[thread / 32 * shape.width + d] = value;
+    }
+    __syncthreads();
+    float* out =
+        partial + ((row * shape.heads + head) * most_pages + page) * partial_stride(shape.width);
+    for (int d = thread; d < shape.width; d += kThreads) {
+      float value = runs[d];
+      for (int run = 1; run < kRuns; ++run) value += runs[run * shape.width + d];
+      out[2 + d] = value;
+    }
     if (thread == 0) {
-      float* out =
-          partial + ((std::int64_t{row} * shape.heads + head) * most_pages + page_index) * stride;
       out[0] = most;
       out[1] = sum;
     }
   }
-  __syncthreads();
-
-  constexpr int kSplits = kThreads / kWidth;
-  constexpr int kRun = kPageTokens / kSplits;
-  const int dimension = thread % kWidth;
-  const int split = thread / kWidth;
-  const int end = min((split + 1) * kRun, visible);
-  for (int first = 0; first < queries;
-       first += kTile) {  // a value is loaded once for kTile queries
-    float sums[kTile] = {};
-    for (int j = split * kRun; j < end; ++j) {
-      const float value = to_float(values[j * kWidth + dimension]);
-#pragma unroll
-      for (int i = 0; i < kTile; ++i) {
-        const float weight = weights[min(first + i, queries - 1) * kPageTokens + j];
-        // A place that the query does not see adds nothing, be its value infinite.
-        if (weight != 0.0F) sums[i] = fmaf(weight, value, sums[i]);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kTile; ++i) scratch[i * kThreads + thread] = sums[i];
-    __syncthreads();
-    for (int i = split; i < min(kTile, queries - first); i += kSplits) {
-      float sum = scratch[i * kThreads + dimension];
-      for (int s = 1; s < kSplits; ++s) sum += scratch[i * kThreads + s * kWidth + dimension];
-      const int row = row_begin + (first + i) / group;
-      const int head = kv_head * group + (first + i) % group;
-      partial[((std::int64_t{row} * shape.heads + head) * most_pages + page_index) * stride + 2 +
-              dimension] = sum;
-    }
-    __syncthreads();
-  }
 }
 
-// A block a row and head, a thread a dimension.
-template <class T, int kWidth>
+// A block a row and head.
+template <class T>
 __global__ void merge_pages(const RowPlace* places, int most_pages, HeadShape shape,
-                            const float* partial, T* out) {
+                            std::uint32_t only, const float* partial, T* out) {
   const std::int64_t row = blockIdx.x;
+  if (!wanted(only, row)) return;
   const std::int64_t head = blockIdx.y;
-  const int dimension = static_cast<int>(threadIdx.x);
   const int pages = places[row].position / kPageTokens + 1;
-  const float* mine = partial + (row * shape.heads + head) * most_pages * partial_stride(kWidth);
-  float most = -INFINITY;
-  float sum = 0.0F;
-  float value = 0.0F;
-  for (int page = 0; page < pages; ++page, mine += partial_stride(kWidth)) {
-    const float now = fmaxf(most, mine[0]);
-    const float old_scale = expf(most - now);
-    const float new_scale = expf(mine[0] - now);
-    sum = fmaf(sum, old_scale, mine[1] * new_scale);
-    value = fmaf(value, old_scale, mine[2 + dimension] * new_scale);
-    most = now;
+  const float* first =
+      partial + (row * shape.heads + head) * most_pages * partial_stride(shape.width);
+  for (int d = static_cast<int>(threadIdx.x); d < shape.width; d += kMergeThreads) {
+    const float* mine = first;
+    float most = -INFINITY;
+    float sum = 0.0F;
+    float value = 0.0F;
+    for (int page = 0; page < pages; ++page, mine += partial_stride(shape.width)) {
+      if (mine[0] == -INFINITY) continue;  // it sees nothing there
+      const float now = fmaxf(most, mine[0]);
+      const float old_scale = expf(most - now);
+      const float new_scale = expf(mine[0] - now);
+      sum = fmaf(sum, old_scale, mine[1] * new_scale);
+      value = fmaf(value, old_scale, mine[2 + d] * new_scale);
+      most = now;
+    }
+    out[(row * shape.heads + head) * shape.width + d] = from_float<T>(value / sum);
   }
-  out[(row * shape.heads + head) * kWidth + dimension] = from_float<T>(value / sum);
 }
 
-template <class T, int kWidth>
-cudaError_t launch(const float* qkv, const RowPlace* places, int rows, int rows_a_block,
-                   int most_pages, HeadShape shape, KvPlace kv, float* partial, T* out,
-                   cudaStream_t stream) {
-  const int queries = rows_a_block * shape.heads / shape.kv_heads;
-  const auto bytes =
-      static_cast<unsigned>(sizeof(float) * (queries * (kWidth + kPageTokens) + kTile * kThreads));
-  if (bytes > 48 * 1024) {
-    if (const cudaError_t error = cudaFuncSetAttribute(attend_page<T, kWidth>,
-                                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       static_cast<int>(bytes));
-        error != cudaSuccess) {
-      return error;
+// A block a page and KV head, for all rows, one after the other.
+template <class T>
+__global__ void weigh_page(const float* qkv, const RowPlace* places, int rows, int most_pages,
+                           HeadShape shape, AttentionRule rule, KvPlace kv, const float* partial,
+                           float* weights) {
+  extern __shared__ float q[];
+  const int group = shape.heads / shape.kv_heads;
+  const int page = static_cast<int>(blockIdx.x);
+  const int kv_head = static_cast<int>(blockIdx.y);
+  const int thread = static_cast<int>(threadIdx.x);
+  const auto entries = entries_of<T>(kv.pages[places[0].first_page + page], kv, shape, kv_head);
+  const std::int64_t stride = partial_stride(shape.width);
+  const int slot = thread < entries.count ? entries.slot(thread) : kPageTokens;
+  float* mine = weights + std::int64_t{page} * shape.heads * kPageTokens;  // [heads][slot]
+
+  for (int in_group = 0; in_group < group; ++in_group) {
+    const int head = kv_head * group + in_group;
+    for (int row = 0; row < rows; ++row) {
+      const RowPlace place = places[row];
+      take_query(qkv, row, head, shape, rule.scale, q);
+      if (slot == kPageTokens || !sees(rule, place.position, page * kPageTokens + slot)) continue;
+      const float* part = partial + (std::int64_t{row} * shape.heads + head) * most_pages * stride;
+      float most = -INFINITY;
+      float sum = 0.0F;
+      for (int p = 0; p <= place.position / kPageTokens; ++p) {
+        const float here = part[p * stride];
+        if (here == -INFINITY) continue;
+        const float now = fmaxf(most, here);
+        sum = fmaf(sum, expf(most - now), part[p * stride + 1] * expf(here - now));
+        most = now;
+      }
+      const float score =
+          score_of(q, entries.keys + std::int64_t{thread} * shape.width, shape, rule);
+      mine[head * kPageTokens + slot] += expf(score - most) / sum;
     }
   }
-  const dim3 grid(static_cast<unsigned>(most_pages),
-                  static_cast<unsigned>((rows + rows_a_block - 1) / rows_a_block),
-                  static_cast<unsigned>(shape.kv_heads));
-  attend_page<T, kWidth><<<grid, kThreads, bytes, stream>>>(qkv, places, rows, rows_a_block,
-                                                            most_pages, shape, kv, partial);
-  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
-  const dim3 heads(static_cast<unsigned>(rows), static_cast<unsigned>(shape.heads));
-  merge_pages<T, kWidth><<<heads, kWidth, 0, stream>>>(places, most_pages, shape, partial, out);
-  return cudaGetLastError();
 }
 
 }  // namespace
@@ -198,22 +222,41 @@ std::size_t attention_scratch(int rows, int most_pages, HeadShape shape) {
 }
 
 template <class T>
-cudaError_t attention(const float* qkv, const RowPlace* places, int rows, bool one_sequence,
-                      int most_pages, HeadShape shape, KvPlace kv, float* partial, T* out,
-                      cudaStream_t stream) {
-  const int group = shape.heads / shape.kv_heads;
-  const int rows_a_block = one_sequence && rows > 1 ? max(1, kMostQueries / group) : 1;
-  if (shape.width == 64) {
-    return launch<T, 64>(qkv, places, rows, rows_a_block, most_pages, shape, kv, partial, out,
-                         stream);
-  }
-  return launch<T, 128>(qkv, places, rows, rows_a_block, most_pages, shape, kv, partial, out,
-                        stream);
+cudaError_t attention(const float* qkv, const RowPlace* places, int rows, int most_pages,
+                      HeadShape shape, const AttentionRule& rule, KvPlace kv, float* partial,
+                      T* out, cudaStream_t stream, std::uint32_t only) {
+  const auto floats = static_cast<unsigned>((kRuns + 1) * shape.width + 2 * kPageTokens + kRuns);
+  const dim3 grid(static_cast<unsigned>(most_pages), static_cast<unsigned>(rows),
+                  static_cast<unsigned>(shape.kv_heads));
+  attend_page<T><<<grid, kThreads, floats * sizeof(float), stream>>>(qkv, places, most_pages, shape,
+                                                                     rule, kv, only, partial);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
+  const dim3 heads(static_cast<unsigned>(rows), static_cast<unsigned>(shape.heads));
+  merge_pages<T>
+      <<<heads, kMergeThreads, 0, stream>>>(places, most_pages, shape, only, partial, out);
+  return cudaGetLastError();
 }
 
-template cudaError_t attention(const float*, const RowPlace*, int, bool, int, HeadShape, KvPlace,
-                               float*, float*, cudaStream_t);
-template cudaError_t attention(const float*, const RowPlace*, int, bool, int, HeadShape, KvPlace,
-                               float*, __nv_bfloat16*, cudaStream_t);
+template <class T>
+cudaError_t attention_weights(const float* qkv, const RowPlace* places, int rows, int most_pages,
+                              HeadShape shape, const AttentionRule& rule, KvPlace kv,
+                              const float* partial, float* weights, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(most_pages), static_cast<unsigned>(shape.kv_heads));
+  const auto bytes = static_cast<unsigned>(shape.width) * sizeof(float);
+  weigh_page<T><<<grid, kThreads, bytes, stream>>>(qkv, places, rows, most_pages, shape, rule, kv,
+                                                   partial, weights);
+  return cudaGetLastError();
+}
+
+#define KVFS_FOR(T)                                                                              \
+  template cudaError_t attention(const float*, const RowPlace*, int, int, HeadShape,             \
+                                 const AttentionRule&, KvPlace, float*, T*, cudaStream_t,        \
+                                 std::uint32_t);                                                 \
+  template cudaError_t attention_weights<T>(const float*, const RowPlace*, int, int, HeadShape,  \
+                                            const AttentionRule&, KvPlace, const float*, float*, \
+                                            cudaStream_t);
+KVFS_FOR(float)
+KVFS_FOR(__nv_bfloat16)
+#undef KVFS_FOR
 
 }  // namespace kvfs::model::cuda

@@ -57,20 +57,32 @@ __device__ __forceinline__ unsigned in_shared(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 __device__ __forceinline__ void copy16(unsigned at, const void* global, bool there) {
+#if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(global),
                "r"(there ? 16 : 0)
                : "memory");
+#else
+  __trap();  // older devices take the general kernels
+#endif
 }
 __device__ __forceinline__ void copy16(void* shared, const void* global, bool there) {
   copy16(in_shared(shared), global, there);
 }
 __device__ __forceinline__ void close_copies() {
+#if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  __trap();  // older devices take the general kernels
+#endif
 }
 // Until all groups but the latest kLeft are there.
 template <int kLeft>
 __device__ __forceinline__ void await_copies() {
+#if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+#else
+  __trap();  // older devices take the general kernels
+#endif
 }
 
 // c[16×8] += a[16×16] · b[16×8], bf16 in, fp32 out. Every column of b, and every row of a, is
@@ -79,18 +91,26 @@ __device__ __forceinline__ void await_copies() {
 // row g + 8.
 __device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2,
                                          unsigned a3, unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+  __trap();  // older devices take the general kernels
+#endif
 }
 // The same, from zero.
 __device__ __forceinline__ void multiply_first(float (&c)[4], unsigned a0, unsigned a1, unsigned a2,
                                                unsigned a3, unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
       "{%8,%9}, {%10,%10,%10,%10};"
       : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(0.0F));
+#else
+  __trap();  // older devices take the general kernels
+#endif
 }
 
 // Two neighbours, the first in the lower half.

@@ -1,5 +1,7 @@
 #include "engine/model/cuda/decode_step.h"
 
+#include <cmath>
+
 namespace kvfs::model::cuda {
 namespace {
 
@@ -7,6 +9,22 @@ namespace {
 KvPlace kv_of(const LlamaSizes& sizes, int layer, void* const* pages) {
   const std::int64_t side = std::int64_t{sizes.kv_heads} * kPageTokens * sizes.head_width;
   return {pages, 2 * layer * side, (2 * layer + 1) * side};
+}
+
+// The pruned rows' attention, after the others'. The scratch has room for either kind's sums.
+cudaError_t attend_pruned(int layer, const DecodeWeights& weights, const DecodeBuffers& b,
+                          const StepRows& step, const DecodeHistory& history, cudaStream_t stream) {
+  const LlamaSizes& sizes = weights.sizes;
+  const HeadShape shape{sizes.heads, sizes.kv_heads, sizes.head_width};
+  const KvPlace kv = kv_of(sizes, layer, history.pages);
+  const cudaError_t error =
+      rope_and_store<__nv_bfloat16>(b.qkv, {weights.frequencies, sizes.head_width / 2}, step.places,
+                                    step.rows, shape, kv, stream, history.pruned);
+  if (error != cudaSuccess) return error;
+  const AttentionRule rule{1.0F / std::sqrt(static_cast<float>(sizes.head_width))};
+  return attention(b.qkv, step.places, step.rows, history.scratch.pages, shape, rule, kv,
+                   reinterpret_cast<float*>(history.scratch.sums), b.attended, stream,
+                   history.pruned);
 }
 
 }  // namespace
@@ -24,10 +42,16 @@ cudaError_t launch_part(StepPart part, int layer, const DecodeWeights& weights,
                         stream);
     case StepPart::kQkv:
       return project(w.qkv, b.normed, sizes.rms_epsilon, step.rows, b.qkv, stream);
-    case StepPart::kAttend:
-      return attend(b.qkv, b.turns, step, history.work, history.room,
-                    {sizes.heads, sizes.kv_heads, sizes.head_width},
-                    kv_of(sizes, layer, history.pages), history.scratch, b.attended, stream);
+    case StepPart::kAttend: {
+      cudaError_t error = cudaSuccess;
+      if (history.room.shared + history.room.single > 0) {
+        error = attend(b.qkv, b.turns, step, history.work, history.room,
+                       {sizes.heads, sizes.kv_heads, sizes.head_width},
+                       kv_of(sizes, layer, history.pages), history.scratch, b.attended, stream);
+      }
+      if (error != cudaSuccess || history.pruned == 0) return error;
+      return attend_pruned(layer, weights, b, step, history, stream);
+    }
     case StepPart::kOut:
       return add_product(w.out, b.attended, step.rows, b.residual, w.ffn_norm, b.normed, stream);
     case StepPart::kGate:

@@ -5,6 +5,7 @@
 // recording of the launches is replayed.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "engine/model/cuda/decode.h"
@@ -46,6 +47,8 @@ struct DecodeHistory {
   const PageWork* work;
   WorkRoom room;
   AttentionScratch scratch;
+  std::uint32_t pruned =
+      0;  // rows whose pages may be sparse: by kernels.h's attention, not by work
 };
 
 cudaError_t launch_step(const DecodeWeights& weights, const DecodeBuffers& buffers,

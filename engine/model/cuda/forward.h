@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <vector>
@@ -19,15 +20,22 @@ struct ForwardError : std::runtime_error {
   explicit ForwardError(cudaError_t error) : std::runtime_error(cudaGetErrorString(error)) {}
 };
 
+// What read rows' queries gave each entry, added up: [layers][pages][heads][256 slots] fp32 on the
+// device, for methods of pruning.
+struct Watch {
+  float* weights;
+  int pages;  // that there is room for
+};
+
 class Forward {
  public:
   virtual ~Forward() = default;
 
   // Reads tokens at the sequence's next positions, whose pages are reserved; they must not cross
   // more than most_grids() − 1 multiples of kGridRows. logits: empty, or [vocab] for the last
-  // token.
+  // token. watch: null, or what is watched; the rows' results may then differ in their last bits.
   virtual void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
-                    std::span<float> logits) = 0;
+                    std::span<float> logits, const Watch* watch = nullptr) = 0;
   virtual int most_grids() const { return 1; }
 
   // Generates: one token for each of up to kMaxBatch sequences; logits one after the other, [vocab]
@@ -49,9 +57,8 @@ class Forward {
   virtual std::vector<TokenId> hear() { return {}; }
 };
 
-// The reference mode's where the pages are fp32, the fast mode's where they are bf16. config and
-// weights must outlive it.
-std::unique_ptr<Forward> make_forward(const LlamaSizes& config, const Weights& weights,
-                                      const PageShape& pages, at::Device device);
+// A plain llama's, in bf16.
+std::unique_ptr<Forward> make_fast_forward(const LlamaSizes& sizes, Weights weights,
+                                           const PageShape& pages, at::Device device);
 
 }  // namespace kvfs::model::cuda

@@ -154,6 +154,7 @@ Generator::Plan Generator::plan(std::span<const PlanRow> rows) {
     const int pages = position / kPageTokens + 1;
     out.pages = std::max(out.pages, pages);
     for (int i = 0; i < pages; ++i) out.addresses.push_back(row.sequence->page_address(i));
+    if (row.sequence->pruned()) out.pruned |= 1U << (out.places.size() - 1);
   }
   std::vector<PageWork> here;  // of one page index
   for (int page = 0; page < out.pages; ++page) {
@@ -163,7 +164,7 @@ Generator::Plan Generator::plan(std::span<const PlanRow> rows) {
     };
     for (std::size_t r = 0; r < rows.size(); ++r) {
       const Position position = out.places[r].position;
-      if (position / kPageTokens < page) continue;
+      if (position / kPageTokens < page || (out.pruned >> r & 1) != 0) continue;
       // A row's last page is its own: it was copied before it is written.
       const bool whole = (page + 1) * kPageTokens <= position;
       const auto known = std::ranges::find_if(here, [&](const PageWork& work) {
@@ -256,6 +257,7 @@ void Generator::step(std::span<const PlanRow> rows, std::span<const DrawRow> dra
   const Plan planned = plan(rows);
   Bytes left = upload(rows, planned, draws, changes);
 
+  history_.pruned = planned.pruned;
   const int pages = static_cast<int>(rounded_up(static_cast<std::size_t>(planned.pages)));
   const HeadShape shape{s.heads, s.kv_heads, s.head_width};
   const std::size_t floats = attention_scratch_floats(step_.rows, shape, pages);
@@ -266,8 +268,8 @@ void Generator::step(std::span<const PlanRow> rows, std::span<const DrawRow> dra
 
   // Where changes lie differs from step to step, which a recording does not know.
   const bool draws_last = !draws.empty() && changes.empty();
-  const StepGraphs::Key key{step_.rows, history_.room.shared, history_.room.single, pages,
-                            draws_last};
+  const StepGraphs::Key key{step_.rows, history_.room.shared, history_.room.single,
+                            pages,      draws_last,           history_.pruned};
   check(graphs_.run(key, stream(), [&] {
     check(launch_step(weights_, buffers_, step_, history_, stream()));
     if (draws_last) check(draw(draw_, stream()));

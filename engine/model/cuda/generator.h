@@ -43,6 +43,7 @@ class Generator {
   struct Plan {
     std::vector<PageWork> shared;
     std::vector<PageWork> single;
+    std::uint32_t pruned = 0;  // bit r: row r, whose pages are in no list
     std::vector<void*> addresses;
     std::vector<RowPlace> places;
     int pages = 0;

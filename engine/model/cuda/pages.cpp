@@ -8,6 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/model/cuda/sparse_pages.h"
+
 namespace kvfs::model::cuda {
 namespace {
 
@@ -27,27 +29,33 @@ Status check_piece(const KvPiece& piece, const PageShape& shape) {
     return fail(ErrorCode::kInvalid, what,
                 "the bytes are not heads × positions × width of the model's KV type");
   }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (piece.positions[i] != piece.positions[0] + static_cast<Position>(i) ||
-        piece.positions[0] % kBlockTokens != 0) {
-      return fail(ErrorCode::kUnsupported, what, "positions are missing inside the block",
-                  "run the state with --device cpu");
-    }
+  const auto& positions = piece.positions;
+  const auto not_rising = [](Position a, Position b) { return b <= a; };
+  if (std::ranges::adjacent_find(positions, not_rising) != positions.end() ||
+      positions.front() / kBlockTokens != positions.back() / kBlockTokens) {
+    return fail(ErrorCode::kInvalid, what, "its positions do not rise inside one block");
   }
   return {};
 }
 
 }  // namespace
 
-PagePool::Page::Page(PagePool& pool_in, at::Tensor data_in)
-    : pool(pool_in), data(std::move(data_in)) {
-  pool.used_ += static_cast<std::uint64_t>(pool.shape_.page_bytes());
+PagePool::Page::Page(PagePool& pool_in, at::Tensor data_in, std::optional<SparseEntries> sparse_in)
+    : pool(pool_in), data(std::move(data_in)), sparse(std::move(sparse_in)) {
+  pool.used_ += static_cast<std::uint64_t>(data.numel());
 }
-PagePool::Page::~Page() { pool.used_ -= static_cast<std::uint64_t>(pool.shape_.page_bytes()); }
+PagePool::Page::~Page() { pool.used_ -= static_cast<std::uint64_t>(data.numel()); }
 
-Result<std::shared_ptr<PagePool::Page>> PagePool::make() {
-  const auto bytes = static_cast<std::uint64_t>(shape_.page_bytes());
-  if (used_ + bytes > budget_) {
+Result<std::shared_ptr<PagePool::Page>> PagePool::make() { return make(shape_.page_bytes(), {}); }
+
+Result<std::shared_ptr<PagePool::Page>> PagePool::make_sparse(std::size_t bytes,
+                                                              SparseEntries entries) {
+  return make(static_cast<std::int64_t>(bytes), std::move(entries));
+}
+
+Result<std::shared_ptr<PagePool::Page>> PagePool::make(std::int64_t bytes,
+                                                       std::optional<SparseEntries> entries) {
+  if (used_ + static_cast<std::uint64_t>(bytes) > budget_) {
     return fail(ErrorCode::kTooLarge, "KV of " + std::to_string(kBlockTokens) + " more tokens",
                 std::to_string(used_ >> 20) + " of " + std::to_string(budget_ >> 20) +
                     " MiB of device memory for KV are in use",
@@ -55,8 +63,8 @@ Result<std::shared_ptr<PagePool::Page>> PagePool::make() {
   }
   try {
     return std::make_shared<Page>(
-        *this,
-        at::zeros({shape_.page_bytes()}, at::TensorOptions().dtype(at::kByte).device(device_)));
+        *this, at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).device(device_)),
+        std::move(entries));
   } catch (const c10::OutOfMemoryError&) {
     return fail(ErrorCode::kTooLarge, "KV of " + std::to_string(kBlockTokens) + " more tokens",
                 "the device is out of memory", "end other jobs or programs on it");
@@ -65,22 +73,48 @@ Result<std::shared_ptr<PagePool::Page>> PagePool::make() {
 
 Status DeviceSequence::make_own(std::size_t index) {
   if (index < pages_.size() && pages_[index].use_count() == 1) return {};
-  KVFS_ASSIGN(auto page, pool_->make());
-  if (index < pages_.size()) {
-    page->data.copy_(pages_[index]->data);
-    pages_[index] = std::move(page);
-  } else {
-    pages_.push_back(std::move(page));
+  if (index == pages_.size()) {
+    KVFS_ASSIGN(pages_.emplace_back(), pool_->make());
+    return {};
   }
+  const PagePool::Page& old = *pages_[index];
+  std::shared_ptr<PagePool::Page> page;
+  if (old.sparse) {
+    KVFS_ASSIGN(page, pool_->make_sparse(static_cast<std::size_t>(old.data.numel()), *old.sparse));
+  } else {
+    KVFS_ASSIGN(page, pool_->make());
+  }
+  page->data.copy_(old.data);
+  pages_[index] = std::move(page);
   return {};
+}
+
+int DeviceSequence::end_in(std::size_t index) const {
+  return std::clamp(next_pos_ - static_cast<int>(index) * kBlockTokens, 0, kBlockTokens);
+}
+
+bool DeviceSequence::pruned() const {
+  return std::ranges::any_of(pages_, [](const auto& page) { return page->sparse.has_value(); });
 }
 
 Status DeviceSequence::reserve(int count) {
   const std::size_t before = pages_.size();
   const auto first = static_cast<std::size_t>(next_pos_ / kBlockTokens);
   const auto end = static_cast<std::size_t>(pages_for(next_pos_ + count));
+  const auto make = [&](std::size_t index) -> Status {
+    // The history went back behind what was pruned: of the page it goes on in, only what is before.
+    if (index < pages_.size() && pages_[index]->sparse &&
+        pages_[index]->sparse->tail > end_in(index)) {
+      const PagePool::Page& old = *pages_[index];
+      const int here = end_in(index);
+      KVFS_ASSIGN(pages_[index],
+                  page_of(*pool_, old, slots_below(pool_->shape(), old, here), here));
+      return {};
+    }
+    return make_own(index);
+  };
   for (std::size_t index = first; index < end; ++index) {
-    if (Status made = make_own(index); !made) {
+    if (Status made = make(index); !made) {
       pages_.resize(before);
       return made;
     }
@@ -93,6 +127,7 @@ void DeviceSequence::truncate(Position end) {
   next_pos_ = end;
   pages_.resize(std::min(pages_.size(), static_cast<std::size_t>(pages_for(end))));
   filled_.clear();
+  waiting_.clear();
 }
 
 std::unique_ptr<DeviceSequence> DeviceSequence::fork() const {
@@ -102,7 +137,7 @@ std::unique_ptr<DeviceSequence> DeviceSequence::fork() const {
   return copy;
 }
 
-Result<KvPiece> DeviceSequence::read(std::uint16_t layer, std::int32_t block) const {
+Result<std::vector<KvPiece>> DeviceSequence::read(std::uint16_t layer, std::int32_t block) const {
   const PageShape& shape = pool_->shape();
   const int count = std::min(kBlockTokens, next_pos_ - block * kBlockTokens);
   if (block < 0 || count <= 0 || layer >= shape.layers) {
@@ -110,6 +145,8 @@ Result<KvPiece> DeviceSequence::read(std::uint16_t layer, std::int32_t block) co
         ErrorCode::kInvalid, "take KV out",
         "there is no block " + std::to_string(block) + " of layer " + std::to_string(layer));
   }
+  const PagePool::Page& page = *pages_[static_cast<std::size_t>(block)];
+  if (page.sparse) return pieces_of(*pool_, page, layer, block * kBlockTokens, count);
   KvPiece piece{.layer = layer,
                 .head_begin = 0,
                 .head_count = static_cast<std::uint16_t>(shape.kv_heads),
@@ -126,7 +163,9 @@ Result<KvPiece> DeviceSequence::read(std::uint16_t layer, std::int32_t block) co
   KVFS_TRY(pool_->transfers().out(keys, reinterpret_cast<std::byte*>(piece.key.data()), values,
                                   reinterpret_cast<std::byte*>(piece.value.data()),
                                   c10::cuda::getCurrentCUDAStream()));
-  return piece;
+  std::vector<KvPiece> pieces;
+  pieces.push_back(std::move(piece));
+  return pieces;
 }
 
 Runs DeviceSequence::runs(int layer, int side, int page, int head, int heads,
@@ -176,16 +215,14 @@ Status DeviceSequence::write(const KvPiece& piece) {
   const PageShape& shape = pool_->shape();
   KVFS_TRY(check_piece(piece, shape));
   const auto index = static_cast<std::size_t>(piece.positions[0] / kBlockTokens);
-  if (index > pages_.size() || (open_ && index >= filled_.size())) {
+  if (!open_) return let_wait(index, piece);
+  if (index >= filled_.size()) {
     return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
-                open_ ? "it lies outside of the room that was made"
-                      : "blocks must come in ascending order");
+                "it lies outside of the room that was made");
   }
-  if (!open_) {
-    KVFS_TRY(make_own(index));
-    KVFS_TRY(open_transfers());
-    if (filled_.size() <= index) filled_.resize(index + 1);
-    filled_[index].resize(static_cast<std::size_t>(shape.layers * shape.kv_heads), 0);
+  if (piece.positions.back() % kBlockTokens + 1 != static_cast<Position>(piece.positions.size())) {
+    return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
+                "positions are missing inside the block", "make room for pieces with gaps");
   }
   const int page = static_cast<int>(index);
   const std::size_t positions = piece.positions.size();
@@ -199,7 +236,55 @@ Status DeviceSequence::write(const KvPiece& piece) {
   return {};
 }
 
+// One that comes again takes the place of the one before.
+Status DeviceSequence::let_wait(std::size_t block, const KvPiece& piece) {
+  std::vector<KvPiece>& pieces = waiting_[block];
+  std::erase_if(pieces, [&](const KvPiece& other) {
+    return other.layer == piece.layer && other.head_begin == piece.head_begin &&
+           other.head_count == piece.head_count;
+  });
+  for (const KvPiece& other : pieces) {
+    if (other.layer == piece.layer && other.head_begin < piece.head_begin + piece.head_count &&
+        piece.head_begin < other.head_begin + other.head_count) {
+      return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
+                  "a head came twice");
+    }
+  }
+  pieces.push_back(piece);
+  return {};
+}
+
+// Every block of which something came, as a page of its own. What a pruned one should hold nobody
+// here knows, but that each head holds something somewhere.
+Status DeviceSequence::put_waiting(Position next_pos) {
+  const PageShape& shape = pool_->shape();
+  const std::string what = "set the next position to " + std::to_string(next_pos);
+  std::vector<std::shared_ptr<PagePool::Page>> made;
+  const auto first = static_cast<std::size_t>(waiting_.begin()->first);
+  if (first > pages_.size() || (first < pages_.size() && end_in(first) == kBlockTokens)) {
+    return fail(ErrorCode::kInvalid, what, "there are blocks without KV before the first one");
+  }
+  std::vector<bool> seen(static_cast<std::size_t>(shape.layers * shape.kv_heads), first > 0);
+  static const std::vector<KvPiece> kNothing;
+  for (std::size_t block = first; block < static_cast<std::size_t>(pages_for(next_pos)); ++block) {
+    const auto come = waiting_.find(block);
+    const int end = std::min(kBlockTokens, next_pos - static_cast<int>(block) * kBlockTokens);
+    KVFS_ASSIGN(made.emplace_back(),
+                page_of(*pool_, come == waiting_.end() ? kNothing : come->second, end));
+    const SideSlots slots = slots_below(shape, *made.back(), end);
+    for (std::size_t side = 0; side < seen.size(); ++side)
+      seen[side] = seen[side] || !slots[side].empty();
+  }
+  if (std::ranges::find(seen, false) != seen.end())
+    return fail(ErrorCode::kInvalid, what, "a layer's head has no KV in any block");
+  pages_.resize(first);
+  for (auto& page : made) pages_.push_back(std::move(page));
+  truncate(next_pos);
+  return {};
+}
+
 Status DeviceSequence::set_next_pos(Position next_pos) {
+  if (!waiting_.empty()) return put_waiting(next_pos);
   const std::string what = "set the next position to " + std::to_string(next_pos);
   if (next_pos < 0 || next_pos > static_cast<Position>(pages_.size()) * kBlockTokens) {
     return fail(ErrorCode::kInvalid, what,
@@ -219,6 +304,64 @@ Status DeviceSequence::set_next_pos(Position next_pos) {
   coming_ = open_ = false;
   KVFS_TRY(pool_->transfers().wait());
   truncate(next_pos);
+  return {};
+}
+
+std::vector<std::vector<Position>> DeviceSequence::positions(int layer) const {
+  const PageShape& shape = pool_->shape();
+  std::vector<std::vector<Position>> by_head(static_cast<std::size_t>(shape.kv_heads));
+  for (std::size_t page = 0; page < pages_.size(); ++page) {
+    const SideSlots slots = slots_below(shape, *pages_[page], end_in(page));
+    for (std::size_t head = 0; head < by_head.size(); ++head) {
+      for (const std::uint8_t slot : slots[static_cast<std::size_t>(layer) * by_head.size() + head])
+        by_head[head].push_back(static_cast<Position>(page) * kBlockTokens + slot);
+    }
+  }
+  return by_head;
+}
+
+Status DeviceSequence::prune(const prune::Kept& kept) {
+  const PageShape& shape = pool_->shape();
+  if (kept.size() != static_cast<std::size_t>(shape.layers))
+    return fail(ErrorCode::kInvalid, "prune a sequence",
+                "the choice is of another number of layers");
+  std::vector<SideSlots> staying;
+  for (std::size_t page = 0; page < pages_.size(); ++page)
+    staying.push_back(slots_below(shape, *pages_[page], end_in(page)));
+  std::vector<bool> loses(pages_.size());
+  for (std::size_t layer = 0; layer < kept.size(); ++layer) {
+    const std::string what = "prune layer " + std::to_string(layer);
+    if (kept[layer].size() != static_cast<std::size_t>(shape.kv_heads))
+      return fail(ErrorCode::kInvalid, what, "the choice is of another number of heads");
+    for (std::size_t head = 0; head < kept[layer].size(); ++head) {
+      const std::size_t side = layer * kept[layer].size() + head;
+      auto next = kept[layer][head].begin();
+      const auto end = kept[layer][head].end();
+      if (next == end) return fail(ErrorCode::kInvalid, what, "nothing of a head would stay");
+      std::int32_t index = 0;
+      for (std::size_t page = 0; page < staying.size(); ++page) {
+        const auto goes = [&](std::uint8_t) {
+          const bool stays = next != end && *next == index;
+          ++index;
+          if (stays) ++next;
+          return !stays;
+        };
+        if (std::erase_if(staying[page][side], goes) > 0) loses[page] = true;
+      }
+      if (next != end) {
+        return fail(ErrorCode::kInvalid, what,
+                    "entry " + std::to_string(*next) + " is not among its " +
+                        std::to_string(index) + ", or not in ascending order");
+      }
+    }
+  }
+  settle();
+  std::vector<std::shared_ptr<PagePool::Page>> pages = pages_;
+  for (std::size_t page = 0; page < pages.size(); ++page) {
+    if (!loses[page]) continue;
+    KVFS_ASSIGN(pages[page], page_of(*pool_, *pages_[page], staying[page], end_in(page)));
+  }
+  pages_ = std::move(pages);
   return {};
 }
 

@@ -2,8 +2,8 @@
 // write.
 //
 // A page is [layers][key, value][kv_heads][256][width] of the KV type, zeroed at birth so that
-// places nobody wrote are numbers. Engine thread only, but that a page may be let go by any. The
-// pool counts bytes and outlives its pages.
+// places nobody wrote are numbers; or sparse (sparse_page.h), once entries were pruned. Engine
+// thread only, but that a page may be let go by any. The pool counts bytes and outlives its pages.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -11,10 +11,13 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/model/cuda/draw.h"
+#include "engine/model/cuda/sparse_page.h"
 #include "engine/model/cuda/transfers.h"
 #include "engine/model/model.h"
 
@@ -34,19 +37,31 @@ struct PageShape {
   std::int64_t offset(int layer, int side) const { return (2 * layer + side) * side_elements(); }
 };
 
+// What a sparse page holds (sparse_page.h): by side (layer · kv_heads + head), and from slot `tail`
+// on every slot.
+struct SparseEntries {
+  std::vector<std::int32_t> begins;  // [sides + 1]
+  std::vector<std::uint8_t> slots;   // by entry
+  int tail = 0;
+};
+
 class PagePool {
  public:
   PagePool(const PageShape& shape, at::Device device, std::uint64_t budget)
       : shape_(shape), device_(device), budget_(budget), transfers_(device.index()) {}
 
   struct Page {
-    Page(PagePool& pool_in, at::Tensor data_in);
+    Page(PagePool& pool_in, at::Tensor data_in, std::optional<SparseEntries> sparse_in = {});
     ~Page();
     Page(const Page&) = delete;
     Page& operator=(const Page&) = delete;
-    void* address() const { return data.data_ptr(); }
+    // As a table of pages has it.
+    void* address() const {
+      return static_cast<std::byte*>(data.data_ptr()) + (sparse ? kSparse : 0);
+    }
     PagePool& pool;
-    at::Tensor data;  // [page_bytes] uint8
+    at::Tensor data;  // [page_bytes] uint8, or of a sparse page's size
+    std::optional<SparseEntries> sparse;
   };
 
   const PageShape& shape() const { return shape_; }
@@ -55,8 +70,11 @@ class PagePool {
   Transfers& transfers() { return transfers_; }
   // kTooLarge beyond the budget or when the device itself is full.
   Result<std::shared_ptr<Page>> make();
+  Result<std::shared_ptr<Page>> make_sparse(std::size_t bytes, SparseEntries entries);
 
  private:
+  Result<std::shared_ptr<Page>> make(std::int64_t bytes, std::optional<SparseEntries> entries);
+
   PageShape shape_;
   at::Device device_;
   std::uint64_t budget_;
@@ -91,14 +109,25 @@ class DeviceSequence final : public Sequence {
   void truncate(Position end);
   std::unique_ptr<DeviceSequence> fork() const;
 
-  Result<KvPiece> read(std::uint16_t layer, std::int32_t block) const;
+  // Whether some page lacks entries: only kernels.h's attention knows such histories.
+  bool pruned() const;
+  Result<std::vector<KvPiece>> read(std::uint16_t layer, std::int32_t block) const;
   // Pages for write() up to position end; then, until set_next_pos, write() may be called by any
   // threads at once.
   Status open_room(Position end);
+  // Without it, or of pruned KV, pieces wait in memory until set_next_pos knows what there is.
   Status write(const KvPiece& piece);
   Status set_next_pos(Position next_pos);
 
+  // A layer's entries, by KV head.
+  std::vector<std::vector<Position>> positions(int layer) const;
+  // Only these entries stay. Pages that lose none stay shared. After an error all is as it was.
+  Status prune(const prune::Kept& kept);
+
  private:
+  int end_in(std::size_t index) const;  // slots of a page before next_pos
+  Status let_wait(std::size_t block, const KvPiece& piece);
+  Status put_waiting(Position next_pos);
   Status make_own(std::size_t index);  // a page nobody else sees
   Status open_transfers();
   void settle();  // nothing is on its way to its pages any more
@@ -112,8 +141,9 @@ class DeviceSequence final : public Sequence {
   std::size_t drawn_ = 0;
   // Positions that write() has filled since the last set_next_pos: [page][layer · kv_heads + head].
   std::vector<std::vector<std::int16_t>> filled_;
-  bool open_ = false;    // open_room was called since
-  bool coming_ = false;  // write() was, or may be
+  std::map<std::size_t, std::vector<KvPiece>> waiting_;  // by block
+  bool open_ = false;                                    // open_room was called since
+  bool coming_ = false;                                  // write() was, or may be
 };
 
 }  // namespace kvfs::model::cuda

@@ -3,6 +3,8 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "engine/model/cuda/cuda_model.h"
@@ -104,12 +106,17 @@ T* Reader::rows(const at::Tensor& buffer, const Part& part) const {
 }
 
 Reader::Uploaded Reader::upload(const DeviceSequence& sequence, std::span<const TokenId> tokens) {
-  constexpr std::size_t pages_at = kMostGrids * kGridRows * sizeof(std::int32_t);
+  constexpr std::size_t places_at = kMostGrids * kGridRows * sizeof(std::int32_t);
+  constexpr std::size_t pages_at = places_at + kMostGrids * kGridRows * sizeof(RowPlace);
   const auto pages = static_cast<std::size_t>(sequence.pages());
   const std::size_t bytes = pages_at + pages * sizeof(void*);
   std::byte* host = to_device_.room(bytes);
   if (host == nullptr) throw ForwardError(cudaErrorMemoryAllocation);
   std::memcpy(host, tokens.data(), tokens.size_bytes());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const RowPlace place{sequence.next_pos() + static_cast<int>(i), 0};
+    std::memcpy(host + places_at + i * sizeof(place), &place, sizeof(place));
+  }
   for (std::size_t i = 0; i < pages; ++i) {
     const void* address = sequence.page_address(static_cast<int>(i));
     std::memcpy(host + pages_at + i * sizeof(address), &address, sizeof(address));
@@ -121,7 +128,8 @@ Reader::Uploaded Reader::upload(const DeviceSequence& sequence, std::span<const 
   auto* device = data<std::byte>(uploaded_);
   check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()));
   return {reinterpret_cast<const std::int32_t*>(device),
-          reinterpret_cast<void* const*>(device + pages_at)};
+          reinterpret_cast<void* const*>(device + pages_at),
+          reinterpret_cast<const RowPlace*>(device + places_at)};
 }
 
 at::Tensor Reader::dense(const WeightMatrix& w, std::size_t place) {
@@ -135,10 +143,53 @@ at::Tensor Reader::dense(const WeightMatrix& w, std::size_t place) {
   return out;
 }
 
+void Reader::attend(int layer, const Part& part, ReadRows wanted, const Task& task) {
+  if (task.general) return attend_generally(layer, part, wanted, task);
+  const KvPlace kv{task.uploaded.pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
+  auto* attended = rows<__nv_bfloat16>(attended_, part);
+  check(turn_and_store(rows<float>(qkv_, part), data<float>(weights_.frequencies), part.rows,
+                       heads(), kv, attended, stream()));
+  if (wanted.count > 0) check(attend_rows(attended, wanted, heads(), kv, stream()));
+}
+
+void Reader::attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task) {
+  constexpr std::size_t kScratchFloats = std::size_t{1} << 26;
+  const KvPlace kv{task.uploaded.pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
+  const auto row = [&](int index) {
+    return rows<float>(qkv_, part) + std::int64_t{index} * qkv_.size(1);
+  };
+  const RowPlace* places = task.uploaded.places - task.position;  // by position
+  check(rope_and_store<__nv_bfloat16>(
+      row(part.rows.first), {data<float>(weights_.frequencies), sizes_.head_width / 2},
+      places + part.rows.position, part.rows.count, heads(), kv, stream()));
+  const ReadRows& looking = task.watch != nullptr ? part.rows : wanted;
+  const AttentionRule rule{1.0F / std::sqrt(static_cast<float>(sizes_.head_width))};
+  const std::size_t of_row = attention_scratch(1, task.pages, heads());
+  const int at_once = std::clamp<int>(static_cast<int>(kScratchFloats / of_row), 1, kGridRows);
+  const auto floats = static_cast<std::int64_t>(of_row) * at_once;
+  if (!partial_.defined() || partial_.numel() < floats) {
+    partial_ = at::Tensor();
+    partial_ = at::empty({floats}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  }
+  for (int begin = 0; begin < looking.count; begin += at_once) {
+    const int count = std::min(at_once, looking.count - begin);
+    const RowPlace* where = places + looking.position + begin;
+    const float* qkv = row(looking.first + begin);
+    check(attention(qkv, where, count, task.pages, heads(), rule, kv, data<float>(partial_),
+                    rows<__nv_bfloat16>(attended_, part) +
+                        std::int64_t{looking.first + begin} * attended_.size(1),
+                    stream()));
+    if (task.watch == nullptr) continue;
+    float* weights =
+        task.watch->weights + std::int64_t{layer} * task.watch->pages * sizes_.heads * kPageTokens;
+    check(attention_weights<__nv_bfloat16>(qkv, where, count, task.pages, heads(), rule, kv,
+                                           data<float>(partial_), weights, stream()));
+  }
+}
+
 void Reader::read_part(int layer, const Part& part, ReadRows wanted,
                        const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
-                       void* const* pages) {
-  const KvPlace kv{pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
+                       const Task& task) {
   const auto of_part = [&](const at::Tensor& buffer) {
     return buffer.narrow(0, part.grid * kGridRows, part.grids * kGridRows);
   };
@@ -161,12 +212,9 @@ void Reader::read_part(int layer, const Part& part, ReadRows wanted,
                        sizes_.rms_epsilon, rows<float>(residual_, part),
                        rows<__nv_bfloat16>(normed_, part), stream()));
   };
-  auto* attended = rows<__nv_bfloat16>(attended_, part);
   product(qkv_, normed_, 0, part.rows);
-  check(turn_and_store(rows<float>(qkv_, part), data<float>(weights_.frequencies), part.rows,
-                       heads(), kv, attended, stream()));
+  attend(layer, part, wanted, task);
   if (wanted.count == 0) return;
-  check(attend_rows(attended, wanted, heads(), kv, stream()));
   product(projected_, attended_, 1, wanted);
   add_projected(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
   product(gate_up_, normed_, 2, wanted);
@@ -176,7 +224,7 @@ void Reader::read_part(int layer, const Part& part, ReadRows wanted,
   add_projected(next_norm);
 }
 
-void Reader::read_layer(int layer, std::span<const Part> parts, bool logits, void* const* pages) {
+void Reader::read_layer(int layer, std::span<const Part> parts, bool logits, const Task& task) {
   const auto index = static_cast<std::size_t>(layer);
   const LayerWeights& w = weights_.layers[index];
   const bool last = index + 1 == weights_.layers.size();
@@ -191,14 +239,17 @@ void Reader::read_layer(int layer, std::span<const Part> parts, bool logits, voi
       wanted.count = logits && &part == &parts.back() ? 1 : 0;
     }
     read_part(layer, part, wanted, weights,
-              last ? weights_.output_norm : weights_.layers[index + 1].attn_norm, pages);
+              last ? weights_.output_norm : weights_.layers[index + 1].attn_norm, task);
   }
 }
 
 void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
-                  std::span<float> logits) {
+                  std::span<float> logits, const Watch* watch) {
   const std::vector<Part> parts = parts_of(sequence.next_pos(), static_cast<int>(tokens.size()));
   const Uploaded uploaded = upload(sequence, tokens);
+  const int end = sequence.next_pos() + static_cast<int>(tokens.size());
+  const Task task{uploaded, watch != nullptr || sequence.pruned(), sequence.next_pos(),
+                  (end + kPageTokens - 1) / kPageTokens, watch};
   const std::int32_t* ids = uploaded.tokens;
   for (const Part& part : parts) {
     check(begin_rows(data<__nv_bfloat16>(weights_.embedding), ids, part.rows, sizes_.width,
@@ -207,7 +258,7 @@ void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> token
     ids += part.rows.count;
   }
   for (int layer = 0; layer < sizes_.layers; ++layer) {
-    read_layer(layer, parts, !logits.empty(), uploaded.pages);
+    read_layer(layer, parts, !logits.empty(), task);
   }
   if (!logits.empty()) {
     const ReadRows& newest = parts.back().rows;

@@ -28,12 +28,21 @@ class Reader {
          at::Device device);
   // As Forward::read.
   void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
-            std::span<float> logits);
+            std::span<float> logits, const Watch* watch);
 
  private:
   struct Uploaded {
     const std::int32_t* tokens;
     void* const* pages;
+    const RowPlace* places;  // of the tokens
+  };
+  // The read at hand: histories that are pruned or watched take kernels.h's attention.
+  struct Task {
+    Uploaded uploaded;
+    bool general;
+    int position;  // of the first token
+    int pages;     // that the last one sees
+    const Watch* watch;
   };
   Uploaded upload(const DeviceSequence& sequence, std::span<const TokenId> tokens);
   // Rows that go through the GEMMs together: of one grid, or of kMostGrids.
@@ -46,8 +55,11 @@ class Reader {
   // wanted: rows whose results somebody needs; of the others, their keys and values only.
   void read_part(int layer, const Part& part, ReadRows wanted,
                  const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
-                 void* const* pages);
-  void read_layer(int layer, std::span<const Part> parts, bool logits, void* const* pages);
+                 const Task& task);
+  void read_layer(int layer, std::span<const Part> parts, bool logits, const Task& task);
+  // From qkv_ to attended_: with read.h's kernels, or kernels.h's.
+  void attend(int layer, const Part& part, ReadRows wanted, const Task& task);
+  void attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task);
   void choose_shapes();
   // [outputs, inputs] in bf16; what was made of packed weights lasts until the next layer's.
   at::Tensor dense(const WeightMatrix& w, std::size_t place);
@@ -64,6 +76,7 @@ class Reader {
   at::Tensor last_x_, last_squares_, logits_;
   std::array<at::Tensor, 4> dense_;
   at::Tensor uploaded_;
+  at::Tensor partial_;  // general attention's scratch
   Pinned to_device_, from_device_;
   // GEMMs that give a row the bits that one of kGridRows rows gives it.
   bool wide_ = false;              // of kMostGrids grids, in each product

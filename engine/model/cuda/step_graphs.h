@@ -7,6 +7,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -22,6 +23,7 @@ class StepGraphs {
     int single;
     int pages;
     bool draws = false;
+    std::uint32_t pruned = 0;  // rows, by bit
     bool operator==(const Key&) const = default;
   };
 

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kGoldens = KVFS_REPO_DIR "/tests/engine/model/goldens/families";
+const fs::path kGoldens = goldens() / "families";
 
 struct Golden {
   std::vector<TokenId> ids;
@@ -75,6 +75,10 @@ std::vector<std::string> all_forms() {
 // The parameter: a folder of the goldens, or the GGUF in one.
 class EveryFamily : public ::testing::TestWithParam<std::string> {
  protected:
+  void SetUp() override {
+    if (on_gpu() && GetParam().starts_with("lfm2"))
+      GTEST_SKIP() << "the CUDA kernels know no convolutions";
+  }
   Loaded loaded(Compute compute, int threads = 2) {
     return load_described(kGoldens / GetParam(), compute, threads);
   }
@@ -137,7 +141,8 @@ TEST_P(EveryFamily, GreedyWordsAreTransformersAcrossARestart) {
   EXPECT_EQ(tokens, wanted.greedy);
 }
 
-TEST_P(EveryFamily, FastModeIsNearAndHasOnePath) {
+// Reading and generating are one path on a CPU; on a GPU a prompt's cut changes nothing still.
+TEST_P(EveryFamily, FastModeIsNearAndHasTheBitsOfItsPaths) {
   const Golden wanted = golden();
   const Loaded fast = loaded(Compute::kFast);
   ASSERT_TRUE(fast.model);
@@ -151,7 +156,11 @@ TEST_P(EveryFamily, FastModeIsNearAndHasOnePath) {
   read(model, *parts, ids.first(37));
   read(model, *parts, ids.subspan(37, 200));
   Logits by_steps;
-  for (std::size_t i = 237; i < ids.size(); ++i) by_steps = generate(model, *parts, ids[i]);
+  if (model.info().one_path) {
+    for (std::size_t i = 237; i < ids.size(); ++i) by_steps = generate(model, *parts, ids[i]);
+  } else {
+    by_steps = read(model, *parts, ids.subspan(237));
+  }
   EXPECT_EQ(by_steps, logits);
   EXPECT_EQ(kv_bytes(model, *parts), kv_bytes(model, *whole));
 }

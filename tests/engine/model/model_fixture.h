@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <iterator>
 #include <memory>
 #include <span>
@@ -45,18 +46,31 @@ inline Loaded load(const std::string& path, Compute compute, int threads,
   return {*std::move(card), *std::move(model)};
 }
 
+// KVFS_DEVICE=cuda runs tests of described models there (scripts/gpu-test).
+inline bool on_gpu() {
+  const char* device = std::getenv("KVFS_DEVICE");
+  return device != nullptr && std::string(device) == "cuda";
+}
+// A file of the repository, which a packed binary finds through KVFS_SOURCE_DIR.
+inline std::filesystem::path goldens() {
+  const char* root = std::getenv("KVFS_SOURCE_DIR");
+  return std::filesystem::path(root != nullptr ? root : KVFS_REPO_DIR) /
+         "tests/engine/model/goldens";
+}
+
 // Of a model without a tokenizer.
 inline Loaded load_described(const std::filesystem::path& path, Compute compute, int threads = 2,
                              std::uint64_t budget = 0) {
-  const DeviceChoice cpu{.kind = DeviceChoice::Kind::kCpu};
-  auto card = describe_model(path, compute, cpu, {});
+  const DeviceChoice device{.kind =
+                                on_gpu() ? DeviceChoice::Kind::kCuda : DeviceChoice::Kind::kCpu};
+  auto card = describe_model(path, compute, device, {});
   if (!card) {
     ADD_FAILURE() << card.error().message();
     return {};
   }
   const LoadOptions options{
-      .device = cpu, .compute = compute, .threads = threads, .kv_budget = budget};
-  auto model = cpu::load_cpu_model(**card, options, cpu::best_kernels());
+      .device = device, .compute = compute, .threads = threads, .kv_budget = budget};
+  auto model = load_model(**card, options);
   if (!model) {
     ADD_FAILURE() << model.error().message();
     return {};

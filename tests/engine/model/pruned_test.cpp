@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using prune::Kept;
 using prune::KeptEntries;
 
-const fs::path kGoldens = KVFS_REPO_DIR "/tests/engine/model/goldens";
+const fs::path kGoldens = goldens();
 
 struct Pruning {
   std::size_t at = 0;                                    // tokens read before
@@ -106,12 +106,17 @@ void prune(Model& model, Sequence& sequence, const Kept& kept) {
   const Status done = model.prune(sequence, kept);
   ASSERT_TRUE(done) << done.error().message();
 }
-// A new sequence with all that this one holds, put in backwards by three threads.
+// A new sequence with all that this one holds, put in backwards by three threads where that may be.
 std::unique_ptr<Sequence> restored(Model& from, const Sequence& sequence, Model& to) {
   auto made = to.new_sequence();
   const std::vector<KvPiece> pieces = all_kv(from, sequence);
   const auto room = to.kv_room(*made, sequence.next_pos(), true);
-  EXPECT_TRUE(room && *room);
+  EXPECT_TRUE(room);
+  if (room && !*room) {
+    for (const KvPiece& piece : pieces) EXPECT_TRUE(to.kv_in(*made, piece));
+    EXPECT_TRUE(to.set_next_pos(*made, sequence.next_pos()));
+    return made;
+  }
   std::atomic<std::size_t> next = pieces.size();
   std::atomic<int> failed = 0;
   std::vector<std::jthread> threads;
@@ -292,6 +297,7 @@ TEST_P(Pruned, KeepingEverythingChangesNothing) {
 }
 
 TEST_P(Pruned, MemoryIsWhatTheLengthsSay) {
+  if (on_gpu()) GTEST_SKIP() << "CudaPruned's has the GPU's layout";
   const Loaded fast = loaded(Compute::kFast);
   ASSERT_TRUE(fast.model);
   Model& model = *fast.model;
@@ -429,6 +435,7 @@ TEST_P(Pruned, WhatIsMissingIsNoticed) {
 }
 
 TEST(PrunedHybrid, IsRefusedInASentence) {
+  if (on_gpu()) GTEST_SKIP() << "the CUDA kernels know no convolutions";
   const Loaded hybrid = load_described(kGoldens / "families" / "lfm2", Compute::kFast);
   ASSERT_TRUE(hybrid.model);
   const auto sequence = hybrid.model->new_sequence();

@@ -14,7 +14,7 @@ TYPED_TEST(CudaKernels, EmbeddingTakesTheTokensRows) {
   const DeviceArray<TypeParam> on_device(table);
   const DeviceArray<std::int32_t> ids(tokens);
   const DeviceArray<float> out(tokens.size() * width);
-  must(embed(on_device.get(), ids.get(), 4, width, out.get(), nullptr));
+  must(embed(on_device.get(), ids.get(), 4, width, 1.0F, out.get(), nullptr));
   const auto got = out.host();
   for (int row = 0; row < 4; ++row) {
     for (int i = 0; i < width; ++i) {
@@ -44,7 +44,8 @@ TYPED_TEST(CudaKernels, RmsNormDividesByTheRootOfTheMeanSquare) {
     const DeviceArray<float> in(x);
     const DeviceArray<float> scale(weight);
     const DeviceArray<TypeParam> out(x.size());
-    must(rms_norm(in.get(), scale.get(), rows, width, 1e-5F, out.get(), nullptr));
+    const NormRule rule{false, width, 1e-5F, scale.get(), nullptr};
+    must(norm(rule, in.get(), rows, 1, width, out.get(), nullptr));
     this->expect_close(out.host(), expected);
   }
 }
@@ -63,7 +64,7 @@ TYPED_TEST(CudaKernels, SwigluGatesTheUpperHalf) {
   }
   const DeviceArray<float> gate_up(in);
   const DeviceArray<TypeParam> out(expected.size());
-  must(swiglu(gate_up.get(), rows, ffn, out.get(), nullptr));
+  must(activate(Activation::kSilu, true, gate_up.get(), rows, ffn, out.get(), nullptr));
   this->expect_close(out.host(), expected);
 }
 
@@ -137,8 +138,8 @@ TYPED_TEST(CudaKernels, RopeTurnsQueriesAndStoresKeysAndValues) {
     const DeviceArray<float> qkv(in);
     const DeviceArray<float> on_device(frequencies);
     const DeviceArray<RowPlace> where(places);
-    must(rope_and_store<TypeParam>(qkv.get(), on_device.get(), where.get(), 4, shape, pages.place(),
-                                   nullptr));
+    must(rope_and_store<TypeParam>(qkv.get(), {on_device.get(), shape.width / 2}, where.get(), 4,
+                                   shape, pages.place(), nullptr));
 
     const auto got = qkv.host();
     std::vector<float> queries;

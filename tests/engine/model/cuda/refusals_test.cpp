@@ -62,12 +62,83 @@ TEST_F(CudaRefusals, WrongInputIsNamed) {
   EXPECT_FALSE(fast.kv_out(*sequence, 0, 2));
   EXPECT_FALSE(fast.kv_out(*sequence, 30, 0));
   const auto other = fast.new_sequence();
-  EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kInvalid) << "block 1 before block 0";
+  must(fast.kv_in(*other, piece));
+  EXPECT_EQ(code(fast.set_next_pos(*other, 300)), ErrorCode::kInvalid) << "block 1 without block 0";
+  must(fast.truncate(*other, 0));
   piece = value_of(fast.kv_out(*sequence, 0, 0)).front();
+  must(fast.kv_in(*other, piece));
+  EXPECT_EQ(code(fast.set_next_pos(*other, 256)), ErrorCode::kInvalid) << "one layer of thirty";
   piece.positions[7] = 9000;
-  EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kUnsupported) << "a pruned block";
+  EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kInvalid) << "a position elsewhere";
   piece.key.pop_back();
   EXPECT_EQ(code(fast.kv_in(*other, piece)), ErrorCode::kInvalid) << "a byte is missing";
+}
+
+// Other programs' memory, as far as this one can tell.
+class Hoard {
+ public:
+  // Takes all but about this much.
+  explicit Hoard(std::size_t leave) {
+    for (std::size_t step = std::size_t{1} << 34; step >= (std::size_t{1} << 20); step /= 2) {
+      void* piece = nullptr;
+      while (free_bytes() > leave + step && cudaMalloc(&piece, step) == cudaSuccess)
+        pieces_.push_back(piece);
+    }
+    (void)cudaGetLastError();
+  }
+  ~Hoard() {
+    for (void* piece : pieces_) cudaFree(piece);
+  }
+  Hoard(const Hoard&) = delete;
+  Hoard& operator=(const Hoard&) = delete;
+  static std::size_t free_bytes() {
+    std::size_t free = 0;
+    std::size_t all = 0;
+    must(cudaMemGetInfo(&free, &all));
+    return free;
+  }
+
+ private:
+  std::vector<void*> pieces_;
+};
+
+TEST_F(CudaRefusals, AModelThatDoesNotFitIsRefusedWithTheFigures) {
+  const DeviceChoice gpu{.kind = DeviceChoice::Kind::kCuda};
+  const auto card = value_of(read_card(model_path(), Compute::kFast, gpu, {}));
+  {
+    const Hoard others(std::size_t{512} << 20);
+    const auto refused = load_model(*card, {.device = gpu});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
+    EXPECT_NE(refused.error().message().find("MiB free"), std::string::npos)
+        << refused.error().message();
+  }
+  EXPECT_TRUE(load_model(*card, {.device = gpu})) << "when the others have gone";
+}
+
+TEST_F(CudaRefusals, MemoryThatOthersTookIsAnErrorThatChangesNothing) {
+  const Loaded loaded = load(Compute::kFast);
+  Model& model = *loaded.model;
+  const auto sequence = model.new_sequence();
+  const std::vector<TokenId> tokens(500, 7);
+  const std::vector<float> before = read(model, *sequence, tokens);
+  std::vector<std::unique_ptr<Sequence>> more;
+  {
+    const Hoard others(std::size_t{64} << 20);
+    Status done;
+    for (int i = 0; i < 200 && done; ++i) {
+      more.push_back(model.new_sequence());
+      done = model.prefill(*more.back(), tokens, {});
+    }
+    ASSERT_FALSE(done) << "there was memory after all";
+    EXPECT_EQ(done.error().code, ErrorCode::kTooLarge);
+    EXPECT_NE(done.error().message().find("device is out of memory"), std::string::npos)
+        << done.error().message();
+    EXPECT_EQ(more.back()->next_pos(), 0);
+  }
+  const auto again = model.new_sequence();
+  EXPECT_EQ(read(model, *again, tokens), before) << "the model is as it was";
+  EXPECT_EQ(generate(model, *sequence, 9), generate(model, *again, 9));
 }
 
 TEST_F(CudaRefusals, ADeviceThatIsNotThereIsRefused) {
