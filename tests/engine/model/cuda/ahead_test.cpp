@@ -177,5 +177,43 @@ TEST_F(CudaAhead, BlocksLeaveWhileItGeneratesAndAreThoseThatStay) {
   EXPECT_FALSE(model().kv_on_its_way(*text.sequence, 9));
 }
 
+// A step of both has both kinds of attention.
+TEST_F(CudaAhead, APrunedTextGoesAheadBesideAWholeOne) {
+  const auto prune = [this](Text& text) {
+    prune::Kept kept;
+    for (std::uint16_t layer = 0; layer < model().info().layers.size(); ++layer) {
+      auto& heads = kept.emplace_back();
+      for (const auto& all : value_of(model().positions(*text.sequence, layer))) {
+        auto& entries = heads.emplace_back();
+        for (std::size_t i = 0; i < all.size(); ++i)
+          if (i % 3 != 1) entries.push_back(static_cast<std::int32_t>(i));
+      }
+    }
+    must(model().prune(*text.sequence, kept));
+  };
+  Text expected = begin(490, kSettings[1]);
+  Text whole_expected = begin(300, kSettings[0]);
+  prune(expected);
+  one_by_one(expected, 40);  // into another page
+  one_by_one(whole_expected, 50);
+  Text text = begin(490, kSettings[1]);
+  Text whole = begin(300, kSettings[0]);
+  prune(text);
+  ahead({&whole, &text}, {50, 40});
+  EXPECT_EQ(text.history, expected.history);
+  EXPECT_EQ(kv(*text.sequence), kv(*expected.sequence));
+  EXPECT_EQ(whole.history, whole_expected.history);
+  EXPECT_EQ(kv(*whole.sequence), kv(*whole_expected.sequence));
+
+  std::size_t pieces = 0;
+  for (const KvPiece& piece :
+       value_of(value_of(model().kv_on_its_way(*text.sequence, 1))->take())) {
+    pieces += piece.layer == 3 ? 1 : 0;
+    if (piece.layer != 3) continue;
+    EXPECT_EQ(piece.key, value_of(model().kv_out(*text.sequence, 3, 1)).front().key);
+  }
+  EXPECT_EQ(pieces, 1U);
+}
+
 }  // namespace
 }  // namespace kvfs::model::cuda
