@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BIN, MODEL, Daemon, wait_until
+from harness import BIN, MODEL, ROOT, Daemon, wait_until
 
 
 def mounted(path):
@@ -57,6 +57,23 @@ class Mounting(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("none.gguf", done.stderr)
         self.assertFalse(mounted(self.place))
+
+    def test_fstabs_line_mounts_when_somebody_looks(self):
+        generator = pathlib.Path("/lib/systemd/system-generators/systemd-fstab-generator")
+        if not generator.exists():
+            self.skipTest("no systemd here")
+        line = next(line for line in (ROOT / "docs/MOUNTING.md").read_text().splitlines()
+                    if line.startswith("/") and " fuse.kvfsd " in line)
+        (self.directory / "fstab").write_text(line + "\n")
+        units = [self.directory / name for name in ("units", "early", "late")]
+        for unit in units:
+            unit.mkdir()
+        subprocess.run([generator, *units], check=True,
+                       env=os.environ | {"SYSTEMD_FSTAB": str(self.directory / "fstab")})
+        mount = (units[0] / "mnt-kvfs.mount").read_text()
+        for part in ("What=/var/lib/kvfs", "Type=fuse.kvfsd", "allow_other", "model=/srv/models/a.gguf"):
+            self.assertIn(part, mount)
+        self.assertIn("Where=/mnt/kvfs", (units[0] / "mnt-kvfs.automount").read_text())
 
     def test_in_a_namespace_of_ones_own(self):
         if self.sh("unshare -Urm true").returncode != 0:

@@ -3,10 +3,13 @@
 import contextlib
 import ctypes
 import errno
+import gzip
+import json
 import mmap
 import multiprocessing
 import os
 import stat
+import struct
 import subprocess
 import time
 import unittest
@@ -292,6 +295,36 @@ class Posix(DaemonTest):
         os.truncate(self.file, 3)
         self.assertLess(time.monotonic() - begin, 5)
         self.assertEqual(self.file.read_bytes(), b"con")
+
+    def test_bundles_that_lie_about_their_sizes(self):
+        def safetensors(length, offsets, data=b"x" * 64):
+            header = json.dumps({"input_ids": {"dtype": "I64", "shape": [8], "data_offsets": offsets}}).encode()
+            return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+        def npz(size):
+            name, data = b"input_ids.npy", b"\x93NUMPY\x01\x00"
+            local = struct.pack("<4s5H3I2H", b"PK\3\4", 45, 0, 0, 0, 0, 0, size, size, len(name), 0) + name
+            central = struct.pack("<4s6H3I5H2I", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, size, size, len(name),
+                                  0, 0, 0, 0, 0, 0) + name
+            return local + data + central + struct.pack(
+                "<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(central), len(local) + len(data), 0)
+        npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", 65535)
+        lies = {"a.safetensors": [safetensors(None, [0, 1 << 62]), safetensors(None, [64, 0]),
+                                  safetensors(None, [-8, 56]), safetensors(None, [0, 64], b""),
+                                  safetensors((1 << 63) - 1, [0, 64]), safetensors(1 << 40, [0, 64]),
+                                  safetensors(0, [0, 64]), b"\xff" * 8],
+                "a.npz": [npz(0xFFFFFFFE), npz(8)[:-30], b"PK\5\6" + b"\xff" * 18, npy],
+                "a.pt": [npz(0x7FFFFFFF), b"\x80\x02" + b"X" + b"\xff" * 4],
+                "a.pkl": [b"\x80\x04\x95" + b"\xff" * 8, b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f"],
+                "a.pkl.gz": [gzip.compress(b"\0" * 1000)[:-20], b"\x1f\x8b" + b"\xff" * 30]}
+        bundles = self.daemon.mount / "bundles"
+        for name, contents in lies.items():
+            for i, content in enumerate(contents):
+                with self.subTest(name=name, lie=i):
+                    with self.refused(errno.EINVAL, errno.EOPNOTSUPP, errno.EIO, errno.EFBIG):
+                        (bundles / name).write_bytes(content)
+                    self.assertFalse((self.daemon.states / "a").exists())
+        self.assertIsNone(self.daemon.process.poll())
 
     def test_a_mapping_writes_and_sees_what_is_written(self):
         self.file.write_bytes(bytes(300_000))
