@@ -228,6 +228,7 @@ Status MethodRun::look() {
   if (!observer_) {
     History history;
     history.ids = ids_with({});
+    history.version.next_pos = cache_->next_pos();
     KVFS_ASSIGN(prune::Plan plan, plan_pruning(policy, on_.card, params_.mode, history));
     result_.read_again_tokens = static_cast<std::uint64_t>(plan.tokens());
     KVFS_ASSIGN(observer_, on_.model->look_again(*cache_, std::move(plan)));
@@ -251,6 +252,9 @@ Status MethodRun::look() {
 
 Status MethodRun::prune(const prune::Kept& kept) {
   KVFS_TRY(on_.residency.with_room([&] { return on_.model->prune(*cache_, kept); }));
+  if (method_.policy->compact) {
+    KVFS_TRY(on_.residency.with_room([&] { return on_.model->compact(*cache_); }));
+  }
   pruned_ = true;
   if (read_ < turn_->prompt.size()) {
     stage_ = Stage::kReading;
@@ -272,6 +276,7 @@ Status MethodRun::refresh(model::Sequence& sequence, std::span<const TokenId> re
   const Stopwatch stopwatch(result_.prune_seconds);
   History history;
   history.ids = ids_with(reply);
+  history.version.next_pos = sequence.next_pos();
   KVFS_ASSIGN(prune::Plan plan, plan_pruning(*method_.policy, on_.card, params_.mode, history));
   KVFS_TRY(prune_sequence(on_, sequence, *method_.policy, std::move(plan), {}));
   ++result_.refreshes;

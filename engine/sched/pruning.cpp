@@ -152,7 +152,7 @@ Result<prune::Plan> plan_pruning(const prune::Policy& policy, const model::Model
                       std::to_string(drop->from) + " on",
                   "name positions that it has");
   }
-  if (prune::reads_the_text(policy.method) && moved_tokens(history.version) > 0) {
+  if (prune::reads_the_text(policy.method) && count < history.ids.size()) {
     return refuse(policy, ErrorCode::kUnsupported,
                   "it reads the text again, and the state's entries were moved away from it by "
                   "positions=compact",

@@ -1,10 +1,11 @@
 // Speed of a model: prefill of 2,048 tokens, decode at 0 and at 2,048 tokens of context, alone and
 // on eight forks at once, a question of ten tokens on a fork, both modes.
 //
-//   bench_model [MODEL.gguf] [fast|reference|both|pruned] [threads]
+//   bench_model [MODEL.gguf] [fast|reference|both|pruned] [threads] [tokens]
 //
 // pruned: decode at 8,000 tokens beside the same pruned to 10 %, what a refresh while generating
-// costs, and what choosing and pruning take beside what a method reads again; fast kernels.
+// costs, and what choosing and pruning take beside what a method reads again; fast kernels. With
+// one thread its times are those of this thread's CPU, which other work does not change much.
 //
 // Prints one JSON object a mode. A plain main, not Google Benchmark: each figure is one long run
 // whose state (2,048 tokens) is dear.
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <numeric>
 #include <string>
 #include <thread>
@@ -157,6 +159,21 @@ kvfs::Status run(const std::string& path, Compute compute, int threads) {
 using kvfs::model::Sequence;
 namespace prune = kvfs::prune;
 
+// Seconds since it began: on the wall, or of this thread's CPU.
+class Stopwatch {
+ public:
+  static inline bool of_cpu = false;
+  double seconds() const { return now() - begin_; }
+
+ private:
+  static double now() {
+    timespec time{};
+    clock_gettime(of_cpu ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+  double begin_ = now();
+};
+
 // Seconds of one step that generates a token, and of another that refreshes after it.
 struct Step {
   double plain = 1e9;
@@ -175,18 +192,24 @@ kvfs::Result<Step> refresh_cost(Model& model, Sequence& sequence, const prune::P
   Step best;
   for (int round = 0; round < rounds; ++round) {
     for (int i = 0; i < rule.refresh; ++i) {
-      const auto start = Clock::now();
+      const Stopwatch watch;
       KVFS_TRY(generate(model, sequence, nullptr));
-      best.plain = std::min(best.plain, seconds_since(start));
+      best.plain = std::min(best.plain, watch.seconds());
     }
-    const auto start = Clock::now();
+    const Stopwatch watch;
     prune::Observation seen;
     KVFS_TRY(generate(model, sequence, &seen));
     KVFS_ASSIGN(const prune::Kept kept, prune::choose(rule, seen));
     KVFS_TRY(model.prune(sequence, kept));
-    best.refreshing = std::min(best.refreshing, seconds_since(start));
+    best.refreshing = std::min(best.refreshing, watch.seconds());
   }
   return best;
+}
+
+kvfs::Result<double> steps_rate(Model& model, Sequence& sequence, int steps) {
+  const Stopwatch watch;
+  for (int i = 0; i < steps; ++i) KVFS_TRY(generate(model, sequence, nullptr));
+  return steps / watch.seconds();
 }
 
 // Of two sequences in turn, so that what others take of the machine is taken of both: tokens a
@@ -194,8 +217,8 @@ kvfs::Result<Step> refresh_cost(Model& model, Sequence& sequence, const prune::P
 kvfs::Result<std::pair<double, double>> rates(Model& model, Sequence& a, Sequence& b) {
   std::pair<double, double> best;
   for (int round = 0; round < 12; ++round) {
-    KVFS_ASSIGN(const double of_a, decode_rate(model, a, 6));
-    KVFS_ASSIGN(const double of_b, decode_rate(model, b, 6));
+    KVFS_ASSIGN(const double of_a, steps_rate(model, a, 6));
+    KVFS_ASSIGN(const double of_b, steps_rate(model, b, 6));
     best = {std::max(best.first, of_a), std::max(best.second, of_b)};
   }
   return best;
@@ -210,35 +233,44 @@ kvfs::Result<double> pruning_time(Model& model, const Sequence& sequence,
   for (bool all = false; !all;) {
     KVFS_ASSIGN(all, observer->read());
   }
-  const auto start = Clock::now();
+  const Stopwatch watch;
   const auto fork = model.fork(sequence);
   KVFS_ASSIGN(const prune::Observation seen, observer->take());
   KVFS_ASSIGN(const prune::Kept kept, prune::choose(method, seen));
   KVFS_TRY(model.prune(*fork, kept));
-  return seconds_since(start);
+  return watch.seconds();
 }
 
-kvfs::Status run_pruned(const std::string& path, int threads) {
-  constexpr int kContext = 8000;
+kvfs::Status run_pruned(const std::string& path, int threads, int context) {
+  Stopwatch::of_cpu = threads == 1;
   KVFS_ASSIGN(const auto card, kvfs::model::describe_model(path, Compute::kFast, {}, {}));
   KVFS_ASSIGN(const auto model, kvfs::model::load_model(*card, {.threads = threads}));
-  const std::vector<TokenId> tokens = some_tokens(kContext, model->info().vocab_size);
+  const std::vector<TokenId> tokens =
+      some_tokens(static_cast<std::size_t>(context), model->info().vocab_size);
   const auto full = model->new_sequence();
   KVFS_TRY(model->prefill(*full, tokens, {}));
 
   const auto pruned = model->fork(*full);
   prune::SnapKv tenth;
-  tenth.capacity = kContext / 10;
+  tenth.capacity = context / 10;
+  prune::PyramidKv pyramidkv;
+  pyramidkv.capacity = tenth.capacity;
+  prune::AdaKv adakv;
+  adakv.capacity = tenth.capacity;
   const std::vector<std::pair<const char*, prune::Method>> methods = {
-      {"keep_last", prune::KeepLast{}}, {"snapkv", tenth},     {"knorm", prune::Knorm{}},
-      {"expected", prune::Expected{}},  {"h2o", prune::H2o{}}, {"kvzip", prune::KvZip{}}};
-  std::printf("{\"tokens\": %d", kContext);
+      {"keep_last", prune::KeepLast{}}, {"random", prune::Random{}},
+      {"knorm", prune::Knorm{}},        {"pyramid", prune::Pyramid{}},
+      {"tova", prune::Tova{}},          {"snapkv", tenth},
+      {"pyramidkv", pyramidkv},         {"adakv", adakv},
+      {"expected", prune::Expected{}},  {"h2o", prune::H2o{}},
+      {"kvzip", prune::KvZip{}}};
+  std::printf("{\"tokens\": %d", context);
   for (const auto& [name, method] : methods) {
     KVFS_ASSIGN(const double seconds, pruning_time(*model, *full, method, tokens));
     std::printf(", \"%s: choose and prune, ms\": %.0f", name, 1e3 * seconds);
     std::fflush(stdout);
   }
-  KVFS_ASSIGN(prune::Plan plan, prune::make_plan(tenth, tokens, kContext, {}));
+  KVFS_ASSIGN(prune::Plan plan, prune::make_plan(tenth, tokens, model->info().context_length, {}));
   KVFS_ASSIGN(const prune::Kept kept,
               kvfs::model::choose_entries(*model, *pruned, tenth, std::move(plan)));
   KVFS_TRY(model->prune(*pruned, kept));
@@ -270,7 +302,7 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 2 ? argv[2] : "both";
   const int threads = argc > 3 ? std::atoi(argv[3]) : 0;
   if (mode == "pruned") {
-    const auto done = run_pruned(path, threads);
+    const auto done = run_pruned(path, threads, argc > 4 ? std::atoi(argv[4]) : 8000);
     return done ? 0 : complain(done.error());
   }
   if (mode != "reference") {
