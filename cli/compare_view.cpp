@@ -91,16 +91,17 @@ std::string budgets_line(const json::object& result) {
 }
 
 std::string CompareView::turn(const json::object& turn) {
-  model_ = word(turn, "model");
   results_.clear();
   const std::string head = state_ +
                            text(": %.0f tokens, and %.0f of the prompt",
                                 number(turn, "state_tokens"), number(turn, "prompt_tokens")) +
-                           "; on " + model_;
+                           "; on " + word(turn, "model");
   if (turns_++ > 0) {
     turn_starts_.push_back(full_tokens_);
     return "\n" + head + "\n";
   }
+  title_ = state_ + text(": %.0f tokens on ", number(turn, "state_tokens")) + word(turn, "model") +
+           ", pruned " + word(turn, "prunes") + " the prompt is read";
   return head + "; pruned " + word(turn, "prunes") + " the prompt is read\n";
 }
 
@@ -135,15 +136,25 @@ std::string CompareView::result(const json::object& result) {
 }
 
 std::string CompareView::table() const {
+  const auto label = [&](const json::object& result) {  // with its parameters where it needs them
+    const auto name = [](const json::object& of) {
+      const std::string words = word(of, "words");
+      return words.substr(0, words.find(' '));
+    };
+    const auto alike = std::count_if(results_.begin(), results_.end(), [&](const auto& other) {
+      return name(other) == name(result);
+    });
+    return alike > 1 ? word(result, "words") : name(result);
+  };
   Table table;
   table.row({"method", "kept", "KV", "prune", "prefill", "answer", "in all", "tok/s", "KL, nats",
              "perplexity", "parts at"});
   for (const json::object& result : results_) {
     if (result.contains("error")) {
-      table.row({word(result, "words"), "refused"});
+      table.row({label(result), "refused"});
       continue;
     }
-    table.row({word(result, "words"), text("%.1f %%", 100 * number(result, "retention")),
+    table.row({label(result), text("%.1f %%", 100 * number(result, "retention")),
                human_bytes(number(result, "kv_bytes")), seconds(result, "prune"),
                seconds(result, "prefill"), seconds(result, "generate"),
                text("%.2f s", all_seconds(result)),
@@ -155,7 +166,7 @@ std::string CompareView::table() const {
 }
 
 PlotData CompareView::plot() const {
-  return {.title = state_ + " on " + model_, .series = series_, .turns = turn_starts_};
+  return {.title = title_, .series = series_, .turns = turn_starts_};
 }
 
 }  // namespace kvfs::cli

@@ -23,7 +23,7 @@ class CompareView {
 
  private:
   const std::string state_;
-  std::string model_;
+  std::string title_;  // of the figure
   std::size_t turns_ = 0;
   std::vector<boost::json::object> results_;  // of the turn
   std::vector<PlotSeries> series_;            // by method

@@ -59,6 +59,16 @@ Ink ink_of(std::size_t series) {
           i < kColors.size() ? 0.0 : 3.0 * static_cast<double>(i / kColors.size())};
 }
 
+// Methods of one budget lie on each other: those behind are dashed, so that each colour is seen.
+Ink apart(Ink ink, const PlotData& data, std::size_t series) {
+  const auto before = data.series.begin() + static_cast<std::ptrdiff_t>(series);
+  const auto same = std::count_if(data.series.begin(), before, [&](const PlotSeries& other) {
+    return other.lengths == data.series[series].lengths;
+  });
+  if (same > 0) ink.dash = 18.0 / static_cast<double>(same);
+  return ink;
+}
+
 class Panel {
  public:
   Panel(Canvas& canvas, double left, double width, Axis x, Axis y)
@@ -160,7 +170,7 @@ void draw(Canvas& canvas, const PlotData& data) {
   kl.frame("How far from full, along its answer", "token of the full answer", "KL, nats");
   for (const std::size_t token : data.turns) kl.mark(static_cast<double>(token));
   for (std::size_t i = 0; i < data.series.size(); ++i) {
-    lengths.curve(data.series[i].lengths, ink_of(i));
+    lengths.curve(data.series[i].lengths, apart(ink_of(i), data, i));
     Ink thin = ink_of(i);
     thin.width = 1.3;
     kl.curve(data.series[i].kl, thin);

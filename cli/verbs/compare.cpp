@@ -96,9 +96,11 @@ class Compare : public Verb {
       }
       KVFS_ASSIGN(prompt_, read_text("-"));
     }
-    for (const std::string& list : lists_) split(list, methods_);
+    std::vector<std::string> all;
+    for (const std::string& list : lists_) split(list, all);
+    all.insert(all.end(), methods_.begin(), methods_.end());
     json::array methods;
-    for (const std::string& method : methods_) methods.emplace_back(method);
+    for (const std::string& method : all) methods.emplace_back(method);
     return json::object{{"prompt", prompt_},
                         {"chat", chat_},
                         {"methods", std::move(methods)},

@@ -134,9 +134,8 @@ std::string ComparisonFeed::take(bool& last) {
   return std::exchange(lines_, {});
 }
 
-asio::awaitable<void> stream_comparison(Stream& stream, Front& front,
-                                        std::shared_ptr<ComparisonFeed> feed, unsigned version) {
-  static_cast<void>(front);
+asio::awaitable<void> stream_comparison(Stream& stream, std::shared_ptr<ComparisonFeed> feed,
+                                        unsigned version) {
   const auto bell = std::make_shared<Bell>(stream.get_executor());
   feed->attach(bell);
   const bool headed = co_await begin_chunks(stream, version);

@@ -54,8 +54,7 @@ class ComparisonFeed {
   SharedBell bell_;
 };
 
-boost::asio::awaitable<void> stream_comparison(Stream& stream, Front& front,
-                                               std::shared_ptr<ComparisonFeed> feed,
+boost::asio::awaitable<void> stream_comparison(Stream& stream, std::shared_ptr<ComparisonFeed> feed,
                                                unsigned version);
 
 }  // namespace kvfs::daemon::http

@@ -320,7 +320,7 @@ asio::awaitable<void> serve_connection(Stream& stream, Front& front, Peer peer) 
       co_return;
     }
     if (answer->kind == Answer::Body::kComparison) {
-      co_await stream_comparison(stream, front, answer->comparison, version);
+      co_await stream_comparison(stream, answer->comparison, version);
       co_return;
     }
     bool sent = false;

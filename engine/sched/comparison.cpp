@@ -169,6 +169,7 @@ Result<ComparedTurn> ComparisonRun::make_turn(const std::string& text) const {
                               known_, setup_.uid);
   if (!prompt) return fail(prompt.error());
   return ComparedTurn{.index = turns_,
+                      .base = setup_.base,
                       .history = ids_,
                       .prompt = std::move(prompt->ids),
                       .generated = generated_,

@@ -6,7 +6,6 @@
 #include <numeric>
 #include <utility>
 
-#include "engine/prune/choose.h"
 #include "engine/prune/rules.h"
 #include "engine/sched/divergence.h"
 #include "engine/sched/pruning.h"
@@ -222,14 +221,29 @@ std::vector<TokenId> MethodRun::ids_with(std::span<const TokenId> reply) const {
   return ids;
 }
 
+// As plan_pruning wants to know it: the text, where its last token stands, and whether entries were
+// moved away from it.
+History MethodRun::history_of(const model::Sequence& sequence,
+                              std::span<const TokenId> reply) const {
+  History out;
+  out.ids = ids_with(reply);
+  const store::VersionRecord& base = turn_->base->version;
+  out.version.origin = base.origin;
+  out.version.origin_detail = base.origin_detail;
+  out.version.next_pos = sequence.next_pos();
+  if (moved_) {
+    out.version.origin = store::Origin::kPruned;
+    out.version.origin_detail = with_moved(base.origin_detail, out.ids.size());
+  }
+  return out;
+}
+
 Status MethodRun::look() {
   const Stopwatch stopwatch(result_.prune_seconds);
   const prune::Policy policy = policy_now();
   if (!observer_) {
-    History history;
-    history.ids = ids_with({});
-    history.version.next_pos = cache_->next_pos();
-    KVFS_ASSIGN(prune::Plan plan, plan_pruning(policy, on_.card, params_.mode, history));
+    KVFS_ASSIGN(prune::Plan plan,
+                plan_pruning(policy, on_.card, params_.mode, history_of(*cache_, {})));
     result_.read_again_tokens = static_cast<std::uint64_t>(plan.tokens());
     KVFS_ASSIGN(observer_, on_.model->look_again(*cache_, std::move(plan)));
   }
@@ -246,16 +260,13 @@ Status MethodRun::look() {
   if (!*all) return {};
   KVFS_ASSIGN(const prune::Observation seen, observer_->take());
   observer_.reset();
-  KVFS_ASSIGN(const prune::Kept kept, prune::choose(policy.method, seen));
-  return prune(kept);
+  return prune(policy, seen);
 }
 
-Status MethodRun::prune(const prune::Kept& kept) {
-  KVFS_TRY(on_.residency.with_room([&] { return on_.model->prune(*cache_, kept); }));
-  if (method_.policy->compact) {
-    KVFS_TRY(on_.residency.with_room([&] { return on_.model->compact(*cache_); }));
-  }
+Status MethodRun::prune(const prune::Policy& policy, const prune::Observation& seen) {
+  KVFS_ASSIGN(const Pruned done, prune_sequence(on_, *cache_, policy, seen));
   pruned_ = true;
+  moved_ = moved_ || done.moved > 0;
   if (read_ < turn_->prompt.size()) {
     stage_ = Stage::kReading;
   } else {
@@ -274,10 +285,8 @@ Status MethodRun::refresh(model::Sequence& sequence, std::span<const TokenId> re
   const auto enough = [&](const auto& head) { return head.size() >= refreshing.start; };
   if (std::ranges::none_of(bottom, enough)) return {};
   const Stopwatch stopwatch(result_.prune_seconds);
-  History history;
-  history.ids = ids_with(reply);
-  history.version.next_pos = sequence.next_pos();
-  KVFS_ASSIGN(prune::Plan plan, plan_pruning(*method_.policy, on_.card, params_.mode, history));
+  KVFS_ASSIGN(prune::Plan plan,
+              plan_pruning(*method_.policy, on_.card, params_.mode, history_of(sequence, reply)));
   KVFS_TRY(prune_sequence(on_, sequence, *method_.policy, std::move(plan), {}));
   ++result_.refreshes;
   pruned_ = true;

@@ -12,6 +12,7 @@
 
 #include "engine/model/model.h"
 #include "engine/sched/compare.h"
+#include "engine/sched/history.h"
 #include "engine/sched/loaded_models.h"
 #include "engine/sched/reply_text.h"
 
@@ -20,9 +21,10 @@ namespace kvfs::sched {
 // What all methods of a turn have in common. The full one fills in the rest.
 struct ComparedTurn {
   std::size_t index = 0;
-  std::vector<TokenId> history;  // before the prompt, −1 where unknown
-  std::vector<TokenId> prompt;   // one at least
-  std::uint64_t generated = 0;   // tokens of the history that were
+  std::shared_ptr<const History> base;  // what the comparison began on; with the history cache
+  std::vector<TokenId> history;         // before the prompt, −1 where unknown
+  std::vector<TokenId> prompt;          // one at least
+  std::uint64_t generated = 0;          // tokens of the history that were
   bool prunes_before = true;
   // By the full method:
   std::vector<TokenId> reply;             // its end token included
@@ -54,7 +56,7 @@ class MethodRun {
   bool full() const { return !method_.policy; }
   Status advance();
   Status look();
-  Status prune(const prune::Kept& kept);
+  Status prune(const prune::Policy& policy, const prune::Observation& seen);
   Status read();
   void prompt_read();
   Status answer();
@@ -65,6 +67,7 @@ class MethodRun {
   Status decode(std::span<model::DecodeItem> items);
   prune::Policy policy_now() const;
   std::vector<TokenId> ids_with(std::span<const TokenId> reply) const;
+  History history_of(const model::Sequence& sequence, std::span<const TokenId> reply) const;
   Status weigh();
 
   LoadedModel& on_;
@@ -73,6 +76,7 @@ class MethodRun {
   std::unique_ptr<model::Sequence> cache_;  // of all turns; null after release()
   std::optional<Error> broken_;
   bool pruned_ = false;
+  bool moved_ = false;  // by positions=compact
 
   // Of the turn.
   ComparedTurn* turn_ = nullptr;

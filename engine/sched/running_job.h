@@ -87,7 +87,7 @@ class RunningJob {
   void decoded();  // the pending token is in the sequence, and logits() are after it
   // Where the device draws (model::AheadItem): steps that may be launched now, one launched, and
   // one heard. The job knows nothing of what was launched and not heard: position() does not count
-  // it.
+  // it. Not where a refresh looks at each step, or a draw goes by another number than the position.
   bool draws_ahead() const;
   std::int64_t steps_to_launch() const;
   model::AheadItem next_step() const;

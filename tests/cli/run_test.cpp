@@ -37,7 +37,7 @@ TEST(Run, EveryVerbHasHelp) {
     names.insert(entry.name);
   }
   for (const char* name : {"mount", "umount", "status", "ls", "show", "new", "set", "feed", "ask",
-                           "continue", "step", "cancel", "fork", "rm", "models"}) {
+                           "continue", "step", "cancel", "fork", "rm", "models", "compare"}) {
     EXPECT_TRUE(names.contains(name)) << name;
   }
 }

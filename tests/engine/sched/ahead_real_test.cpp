@@ -1,5 +1,5 @@
-// Steps launched ahead on the real model: what a refresh prunes while it generates is what it would
-// be one step at a time.
+// Steps launched ahead on the real model: none for a reply that is pruned while it generates, so
+// that a refresh finds the scores of the step before it.
 #include <tuple>
 
 #include "tests/engine/sched/ahead_model.h"
@@ -10,7 +10,7 @@ namespace {
 
 class AheadOnTheRealModel : public RealHouse {};
 
-TEST_F(AheadOnTheRealModel, ARefreshWaitsForWhatIsUnderWay) {
+TEST_F(AheadOnTheRealModel, AReplyThatRefreshesIsDecodedStepByStep) {
   const auto say = [&] {
     ParamMap params = raw(45);
     params["prune"] = "pyramid window=8 bottom=64 top=24 refresh=10 start=100";
@@ -25,9 +25,8 @@ TEST_F(AheadOnTheRealModel, ARefreshWaitsForWhatIsUnderWay) {
         house_->submit(house_->submission(state, store::JobKind::kContinue, story));
     const std::string text = house_->wait(state, job).text;
     std::vector<std::uint32_t> steps;
-    for (const Refresh& refresh : house_->scheduler().jobs(state).front().refreshes) {
-      steps.push_back(refresh.step);
-    }
+    const auto jobs = house_->scheduler().jobs(state);
+    for (const Refresh& refresh : jobs.front().refreshes) steps.push_back(refresh.step);
     return std::tuple(text, steps, house_->files(state));
   };
   const auto one_by_one = say();
@@ -42,7 +41,7 @@ TEST_F(AheadOnTheRealModel, ARefreshWaitsForWhatIsUnderWay) {
   };
   house_->reopen();
   EXPECT_EQ(say(), one_by_one);
-  EXPECT_EQ(launched, 45);
+  EXPECT_EQ(launched, 0);
   house_->options.load = nullptr;
   house_->reopen();
 }
