@@ -42,10 +42,9 @@ cudaError_t copy_both(const Runs& keys, const Runs& values, std::byte* host, boo
 }  // namespace
 
 Transfers::~Transfers() {
-  for (cudaStream_t stream : streams_) {
-    if (stream == nullptr) continue;
-    cudaStreamSynchronize(stream);
-    cudaStreamDestroy(stream);
+  if (stream_ != nullptr) {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
   }
   for (const Slot& slot : slots_) {
     if (slot.copied != nullptr) cudaEventDestroy(slot.copied);
@@ -53,10 +52,8 @@ Transfers::~Transfers() {
 }
 
 Status Transfers::begin(std::size_t slot_bytes) {
-  for (cudaStream_t& stream : streams_) {
-    if (stream == nullptr) {
-      KVFS_TRY(copied(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)));
-    }
+  if (stream_ == nullptr) {
+    KVFS_TRY(copied(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)));
   }
   for (Slot& slot : slots_) {
     if (slot.copied == nullptr) {
@@ -76,9 +73,7 @@ Status Transfers::open(std::size_t slot, cudaStream_t after) {
   cudaEvent_t reached = nullptr;
   KVFS_TRY(copied(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming)));
   cudaError_t error = cudaEventRecord(reached, after);
-  for (cudaStream_t stream : streams_) {
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(stream, reached);
-  }
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_, reached);
   cudaEventDestroy(reached);
   return copied(error);
 }
@@ -107,19 +102,16 @@ Status Transfers::copy_in(std::size_t index, const Runs& keys, const std::byte* 
                           const Runs& values, const std::byte* value) {
   const Slot& slot = slots_[index];
   std::byte* host = memory_ + index * slot_bytes_;
-  cudaStream_t stream = streams_[index % kStreams];
   KVFS_TRY(copied(cudaEventSynchronize(slot.copied)));  // what it held before is on the device
   std::memcpy(host, key, keys.bytes());
   std::memcpy(host + keys.bytes(), value, values.bytes());
-  KVFS_TRY(copied(copy_both(keys, values, host, true, stream)));
-  return copied(cudaEventRecord(slot.copied, stream));
+  KVFS_TRY(copied(copy_both(keys, values, host, true, stream_)));
+  return copied(cudaEventRecord(slot.copied, stream_));
 }
 
 Status Transfers::wait() {
-  for (cudaStream_t stream : streams_) {
-    if (stream != nullptr) KVFS_TRY(copied(cudaStreamSynchronize(stream)));
-  }
-  return {};
+  if (stream_ == nullptr) return {};
+  return copied(cudaStreamSynchronize(stream_));
 }
 
 Status Transfers::out(const Runs& keys, std::byte* key, const Runs& values, std::byte* value,

@@ -1,7 +1,7 @@
-// KV between the host and device pages: through pinned memory, on streams of its own, so that
-// copies run beside each other and beside the model.
+// KV between the host and device pages: through pinned memory, on a stream of its own, so that
+// copies run beside the model. One stream: several make each other slower.
 //
-//   threads ─ memcpy ─► a ring of pinned slots ─ kStreams streams ─► pages
+//   threads ─ memcpy ─► a ring of pinned slots ─ a stream ─► pages
 //
 // in() may be called from any threads at once, after open() for what it brings; everything else
 // from the engine thread, also while in() brings something else. The first open() says how large
@@ -52,7 +52,6 @@ class Transfers {
 
  private:
   static constexpr std::size_t kSlots = 32;
-  static constexpr std::size_t kStreams = 4;
 
   struct Slot {
     cudaEvent_t copied = nullptr;
@@ -63,7 +62,7 @@ class Transfers {
                  const std::byte* value);
 
   const int device_;
-  std::array<cudaStream_t, kStreams> streams_{};
+  cudaStream_t stream_ = nullptr;
   Pinned ring_, staging_;
   std::byte* memory_ = nullptr;  // ring_'s
   std::size_t slot_bytes_ = 0;
