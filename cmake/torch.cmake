@@ -75,6 +75,9 @@ function(kvfs_import_torch)
     target_include_directories(kvfs_torch SYSTEM INTERFACE ${cuda_include})
     find_package(CUDAToolkit REQUIRED)
     target_link_libraries(kvfs_torch INTERFACE CUDA::cudart)
+    # cuBLAS's own interface, of the library that libtorch brings.
+    file(GLOB cublas_lt "${site}/nvidia/*/lib/libcublasLt.so.*")
+    target_link_libraries(kvfs_torch INTERFACE ${cublas_lt})
   endif()
 endfunction()
 

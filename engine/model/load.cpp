@@ -26,7 +26,7 @@ Result<Device> choose_device(const DeviceChoice& choice) {
 KernelClass kernel_class(const Device& device, Compute compute) {
   const bool reference = compute == Compute::kReference;
   return {
-      .name = device.cuda ? (reference ? "cuda-reference-2" : "cuda-fast-3")
+      .name = device.cuda ? (reference ? "cuda-reference-2" : "cuda-fast-4")
                           : (reference ? "cpu-reference-1" : "cpu-fast-1"),
       .kv_dtype = reference ? DType::kF32 : DType::kBF16,
       // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.

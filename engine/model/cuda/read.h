@@ -1,7 +1,7 @@
 // Launches of the read path's fast kernels (bf16 activations and KV), around cuBLAS's products:
 //
-//   begin_rows → [ qkv product → turn_and_store → attend_rows → out product → add_and_norm
-//                → gate, up product → gate_rows → down product → add_and_norm ]…
+//   begin_rows → [ qkv product → turn_and_store → attend_rows → out product, added → norm_rows
+//                → gate, up product → gate_rows → down product, added → norm_rows ]…
 //
 // A token at position p sits in row p % kGridRows of every matrix. Pointers are device memory;
 // every launch is asynchronous on `stream` and returns the launch's own error. Bits: a row's
@@ -29,10 +29,9 @@ cudaError_t begin_rows(const __nv_bfloat16* table, const std::int32_t* tokens, R
                        int width, const float* norm_weight, float epsilon, float* residual,
                        __nv_bfloat16* normed, cudaStream_t stream);
 
-// residual[r] += product[r]; normed[r] = its RMSNorm · norm_weight.
-cudaError_t add_and_norm(const float* product, ReadRows rows, int width, const float* norm_weight,
-                         float epsilon, float* residual, __nv_bfloat16* normed,
-                         cudaStream_t stream);
+// normed[r] = residual[r]'s RMSNorm · norm_weight.
+cudaError_t norm_rows(const float* residual, ReadRows rows, int width, const float* norm_weight,
+                      float epsilon, __nv_bfloat16* normed, cudaStream_t stream);
 
 // qkv [grid][(heads + 2·kv_heads) · width]: turns queries and keys by RoPE (half-split pairs;
 // frequencies [width / 2] in radians a position), stores keys and values in their pages, and leaves

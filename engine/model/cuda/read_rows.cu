@@ -20,23 +20,36 @@ __device__ float sum_of_block(float value) {
   return sum;
 }
 
-// A block a row: residual = next(i), four neighbours from i on, and its norm. width % 4 == 0.
-template <class Next>
-__device__ void norm_row(const Next& next, int width, const float* weight, float epsilon,
-                         float* residual, __nv_bfloat16* normed) {
+// A block a row, four neighbours from i on being at(i): its norm. A thread keeps up to kKept of its
+// fours, and asks again for what is beyond. width % 4 == 0.
+template <class At>
+__device__ void norm_row(const At& at, int width, const float* weight, float epsilon,
+                         __nv_bfloat16* normed) {
+  constexpr int kKept = 4;
+  float4 kept[kKept];
   float squares = 0.0F;
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < width; i += kThreads * 4) {
-    const float4 x = next(i);
-    *reinterpret_cast<float4*>(residual + i) = x;
+  const int first = static_cast<int>(threadIdx.x) * 4;
+  const auto add = [&](const float4& x) {
     squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+  };
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const int i = first + j * kThreads * 4;
+    if (i < width) add(kept[j] = at(i));
   }
+  for (int i = first + kKept * kThreads * 4; i < width; i += kThreads * 4) add(at(i));
   const float scale = 1.0F / sqrtf(sum_of_block(squares) / static_cast<float>(width) + epsilon);
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < width; i += kThreads * 4) {
-    const float4 x = *reinterpret_cast<const float4*>(residual + i);
+  const auto put = [&](int i, const float4& x) {
     const float4 w = *reinterpret_cast<const float4*>(weight + i);
     *reinterpret_cast<uint2*>(normed + i) = {pack(x.x * scale * w.x, x.y * scale * w.y),
                                              pack(x.z * scale * w.z, x.w * scale * w.w)};
+  };
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const int i = first + j * kThreads * 4;
+    if (i < width) put(i, kept[j]);
   }
+  for (int i = first + kKept * kThreads * 4; i < width; i += kThreads * 4) put(i, at(i));
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -47,23 +60,20 @@ __global__ void __launch_bounds__(kThreads)
   norm_row(
       [&](int i) {
         const uint2 raw = *reinterpret_cast<const uint2*>(from + i);
-        return float4{__uint_as_float(raw.x << 16), __uint_as_float(raw.x & 0xffff0000U),
-                      __uint_as_float(raw.y << 16), __uint_as_float(raw.y & 0xffff0000U)};
+        const float4 x{__uint_as_float(raw.x << 16), __uint_as_float(raw.x & 0xffff0000U),
+                       __uint_as_float(raw.y << 16), __uint_as_float(raw.y & 0xffff0000U)};
+        *reinterpret_cast<float4*>(residual + at + i) = x;
+        return x;
       },
-      width, weight, epsilon, residual + at, normed + at);
+      width, weight, epsilon, normed + at);
 }
 
 __global__ void __launch_bounds__(kThreads)
-    add_kernel(const float* product, int first, int width, const float* weight, float epsilon,
-               float* residual, __nv_bfloat16* normed) {
+    norm_kernel(const float* residual, int first, int width, const float* weight, float epsilon,
+                __nv_bfloat16* normed) {
   const std::int64_t at = (first + std::int64_t{blockIdx.x}) * width;
-  norm_row(
-      [&](int i) {
-        const float4 x = *reinterpret_cast<const float4*>(residual + at + i);
-        const float4 y = *reinterpret_cast<const float4*>(product + at + i);
-        return float4{x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
-      },
-      width, weight, epsilon, residual + at, normed + at);
+  norm_row([&](int i) { return *reinterpret_cast<const float4*>(residual + at + i); }, width,
+           weight, epsilon, normed + at);
 }
 
 // A block a row; a thread a pair of neighbours and their partners half a head further on, or four
@@ -159,11 +169,10 @@ cudaError_t begin_rows(const __nv_bfloat16* table, const std::int32_t* tokens, R
   return cudaGetLastError();
 }
 
-cudaError_t add_and_norm(const float* product, ReadRows rows, int width, const float* norm_weight,
-                         float epsilon, float* residual, __nv_bfloat16* normed,
-                         cudaStream_t stream) {
-  add_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
-      product, rows.first, width, norm_weight, epsilon, residual, normed);
+cudaError_t norm_rows(const float* residual, ReadRows rows, int width, const float* norm_weight,
+                      float epsilon, __nv_bfloat16* normed, cudaStream_t stream) {
+  norm_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
+      residual, rows.first, width, norm_weight, epsilon, normed);
   return cudaGetLastError();
 }
 

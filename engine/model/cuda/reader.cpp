@@ -17,22 +17,11 @@ void check(cudaError_t error) {
   if (error != cudaSuccess) throw ForwardError(error);
 }
 
-constexpr int kLeastRows = 64;  // of a GEMM; fewer take no less time
-
 cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
 
 template <class T>
 T* data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
-}
-
-// out [rows, n] = in [rows, k] · w [n, k]ᵀ, of out's type.
-void multiply(at::Tensor& out, const at::Tensor& in, const at::Tensor& w) {
-  if (out.scalar_type() == at::kBFloat16) {
-    at::mm_out(out, in, w.t());
-  } else {
-    at::mm_out(out, in, w.t(), at::kFloat);
-  }
 }
 
 }  // namespace
@@ -48,41 +37,24 @@ Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pag
   normed_ = at::zeros({kRows, s.width}, bf16);
   qkv_ = at::zeros({kRows, head_row + 2 * std::int64_t{s.kv_heads} * s.head_width}, fp32);
   attended_ = at::zeros({kRows, head_row}, bf16);
-  projected_ = at::zeros({kRows, s.width}, fp32);
   gate_up_ = at::zeros({kRows, 2 * std::int64_t{s.ffn_width}}, bf16);
   gated_ = at::zeros({kRows, s.ffn_width}, bf16);
   last_x_ = at::zeros({s.width}, bf16);
   last_squares_ = at::zeros({s.width / kTileOutputs}, fp32);
   logits_ = at::zeros({s.vocab}, fp32);
-  choose_shapes();
-}
 
-// What a row's bits are depends on the order in which cuBLAS adds its products, which it chooses by
-// the shape; random rows tell.
-void Reader::choose_shapes() {
+  static_assert(kRows == RowProduct::kMost);
   const LayerWeights& w = weights_.layers.front();
-  const std::array<const WeightMatrix*, 4> weights{&w.qkv, &w.out, &w.gate_up, &w.down};
-  const std::array<at::Tensor, 4> in{normed_, attended_, normed_, gated_};
-  const std::array<at::Tensor, 4> out{qkv_, projected_, gate_up_, projected_};
-  wide_ = true;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const at::Tensor matrix = dense(*weights[i], i);
-    const at::Tensor x = at::empty_like(in[i]).normal_();
-    const auto in_runs_of = [&](std::int64_t rows) {
-      for (std::int64_t at = 0; at < x.size(0); at += rows) {
-        at::Tensor part = out[i].narrow(0, at, rows);
-        multiply(part, x.narrow(0, at, rows), matrix);
-      }
-      return out[i].clone();
-    };
-    const at::Tensor expected = in_runs_of(kGridRows);
-    wide_ = wide_ && at::equal(in_runs_of(x.size(0)), expected);
-    least_rows_[i] = kGridRows;
-    while (least_rows_[i] > kLeastRows && at::equal(in_runs_of(least_rows_[i] / 2), expected)) {
-      least_rows_[i] /= 2;
-    }
-    at::Tensor(out[i]).zero_();
-  }
+  const auto add = [&](const WeightMatrix& matrix, const at::Tensor& in, const at::Tensor& out,
+                       bool adds) {
+    products_.emplace_back(dense(matrix, products_.size()), in, out, adds, kGridRows);
+    at::Tensor(out).zero_();
+  };
+  add(w.qkv, normed_, qkv_, false);
+  add(w.out, attended_, residual_, true);
+  add(w.gate_up, normed_, gate_up_, false);
+  add(w.down, gated_, residual_, true);
+  wide_ = std::ranges::all_of(products_, [](const RowProduct& p) { return p.has(kRows); });
 }
 
 std::vector<Reader::Part> Reader::parts_of(int position, int count) const {
@@ -190,38 +162,35 @@ void Reader::attend_generally(int layer, const Part& part, ReadRows wanted, cons
 void Reader::read_part(int layer, const Part& part, ReadRows wanted,
                        const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
                        const Task& task) {
-  const auto of_part = [&](const at::Tensor& buffer) {
-    return buffer.narrow(0, part.grid * kGridRows, part.grids * kGridRows);
-  };
-  const auto product = [&](const at::Tensor& to, const at::Tensor& from, std::size_t weight,
+  const auto product = [&](std::size_t which, const at::Tensor& to, const at::Tensor& from,
                            const ReadRows& rows_wanted) {
     // The rows that matter, and as many beside them as the shape wants.
     std::int64_t count = part.grids * kGridRows;
     std::int64_t first = 0;
-    while (count > least_rows_[weight] &&
+    while (count > RowProduct::kFewest && products_[which].has(count / 2) &&
            rows_wanted.first / (count / 2) ==
                (rows_wanted.first + rows_wanted.count - 1) / (count / 2)) {
       count /= 2;
       first = rows_wanted.first / count * count;
     }
-    at::Tensor out = of_part(to).narrow(0, first, count);
-    multiply(out, of_part(from).narrow(0, first, count), weights[weight]);
+    first += part.grid * kGridRows;
+    products_[which].run(weights[which], from.select(0, first).data_ptr(), count,
+                         to.select(0, first).data_ptr());
   };
-  const auto add_projected = [&](const at::Tensor& norm) {
-    check(add_and_norm(rows<float>(projected_, part), wanted, sizes_.width, data<float>(norm),
-                       sizes_.rms_epsilon, rows<float>(residual_, part),
-                       rows<__nv_bfloat16>(normed_, part), stream()));
+  const auto norm = [&](const at::Tensor& weight) {
+    check(norm_rows(rows<float>(residual_, part), wanted, sizes_.width, data<float>(weight),
+                    sizes_.rms_epsilon, rows<__nv_bfloat16>(normed_, part), stream()));
   };
-  product(qkv_, normed_, 0, part.rows);
+  product(0, qkv_, normed_, part.rows);
   attend(layer, part, wanted, task);
   if (wanted.count == 0) return;
-  product(projected_, attended_, 1, wanted);
-  add_projected(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
-  product(gate_up_, normed_, 2, wanted);
+  product(1, residual_, attended_, wanted);
+  norm(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
+  product(2, gate_up_, normed_, wanted);
   check(gate_rows(rows<__nv_bfloat16>(gate_up_, part), wanted, sizes_.ffn_width,
                   rows<__nv_bfloat16>(gated_, part), stream()));
-  product(projected_, gated_, 3, wanted);
-  add_projected(next_norm);
+  product(3, residual_, gated_, wanted);
+  norm(next_norm);
 }
 
 void Reader::read_layer(int layer, std::span<const Part> parts, bool logits, const Task& task) {

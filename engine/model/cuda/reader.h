@@ -3,8 +3,7 @@
 //
 // Up to kMostGrids grids are read layer by layer together, so that weights which the device keeps
 // in fewer bits are made bf16 once for all of them. A GEMM has one grid's rows; or all rows of
-// kMostGrids full grids; or, of a short question, the few rows around it: in each case only if
-// cuBLAS, when the model is loaded, is seen to give a row the same bits in both shapes.
+// kMostGrids full grids; or, of a short question, the few rows around it: products.h.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -15,6 +14,7 @@
 
 #include "engine/model/cuda/forward.h"
 #include "engine/model/cuda/pinned.h"
+#include "engine/model/cuda/products.h"
 #include "engine/model/cuda/read.h"
 
 namespace kvfs::model::cuda {
@@ -60,7 +60,6 @@ class Reader {
   // From qkv_ to attended_: with read.h's kernels, or kernels.h's.
   void attend(int layer, const Part& part, ReadRows wanted, const Task& task);
   void attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task);
-  void choose_shapes();
   // [outputs, inputs] in bf16; what was made of packed weights lasts until the next layer's.
   at::Tensor dense(const WeightMatrix& w, std::size_t place);
   template <class T>
@@ -72,15 +71,14 @@ class Reader {
   PageShape pages_;
   at::Device device_;
   // [kMostGrids · kGridRows, …]; rows that no token sits in hold numbers of earlier reads.
-  at::Tensor residual_, normed_, qkv_, attended_, projected_, gate_up_, gated_;
+  at::Tensor residual_, normed_, qkv_, attended_, gate_up_, gated_;
   at::Tensor last_x_, last_squares_, logits_;
   std::array<at::Tensor, 4> dense_;
   at::Tensor uploaded_;
   at::Tensor partial_;  // general attention's scratch
   Pinned to_device_, from_device_;
-  // GEMMs that give a row the bits that one of kGridRows rows gives it.
-  bool wide_ = false;              // of kMostGrids grids, in each product
-  std::array<int, 4> least_rows_;  // in products of qkv, out, gate_up and down
+  std::vector<RowProduct> products_;  // of qkv, out, gate_up and down
+  bool wide_ = false;                 // kMostGrids grids go together
 };
 
 }  // namespace kvfs::model::cuda
