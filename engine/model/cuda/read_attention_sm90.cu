@@ -5,6 +5,8 @@
 // weights meanwhile:
 //
 //   scores(i + 1), sums(i) begin │ scores(i + 1) end │ weights(i + 1) │ sums(i) end
+//
+// The two fours meet at every other tile only, so that one may weigh while the other multiplies.
 
 #include "engine/model/cuda/read_tile.cuh"
 
@@ -15,8 +17,7 @@
 namespace kvfs::model::cuda {
 namespace {
 
-constexpr int kStages = 4;
-constexpr int kAhead = 3;  // tiles
+constexpr int kStages = 7;  // a tile each; two tiles come and go together
 
 #if defined(KVFS_WGMMA)
 
@@ -124,10 +125,16 @@ __global__ void __launch_bounds__(kReadThreads, 1)
   const auto stage = [&](int i) { return ring + i % kStages * (2 * kSideBytes<kWidth>); };
   unsigned q[kWidth / 16][4];
   block.load_queries(q);
-  for (int i = 0; i < kAhead; ++i) {
-    if (i < block.tiles) block.fetch(i, stage(i));
+  const auto fetch = [&](int tile) {
+    if (tile < block.tiles) block.fetch(tile, stage(tile));
+  };
+  fetch(0);
+  for (int i = 1; i < 5; i += 2) {
     close_copies();
+    fetch(i);
+    fetch(i + 1);
   }
+  close_copies();
   Sums<kWidth> sums;
   float c[8][4];
   unsigned w[kTileKeys / 16][4];  // of the tile that is weighed next
@@ -149,7 +156,7 @@ __global__ void __launch_bounds__(kReadThreads, 1)
     }
     close_products();
   };
-  await_copies<kAhead - 1>();
+  await_copies<2>();
   show_copies_to_products();
   __syncthreads();
   begin_scores<kWidth>(stage(0), q, c);
@@ -157,13 +164,18 @@ __global__ void __launch_bounds__(kReadThreads, 1)
   weigh(0);
   pack_weights();
   for (int i = 0; i + 1 < block.tiles; ++i) {
-    await_copies<kAhead - 2>();
-    show_copies_to_products();
-    __syncthreads();  // tile i + 1 is there, and all are done with tile i − 1
+    if (i % 2 == 0) {
+      await_copies<1>();
+      show_copies_to_products();
+      __syncthreads();  // tiles i + 1 and i + 2 are there, and all are done with tile i − 1
+    }
     begin_scores<kWidth>(stage(i + 1), q, c);
     begin_sums(i);
-    if (i + kAhead < block.tiles) block.fetch(i + kAhead, stage(i + kAhead));
-    close_copies();
+    if (i % 2 == 0) {
+      fetch(i + 5);
+      fetch(i + 6);
+      close_copies();
+    }
     await_products<1>();
     weigh(i + 1);
     await_products<0>();
