@@ -24,6 +24,13 @@ class NameTimes {
     const std::lock_guard lock(mutex_);
     changed_.erase(directory);
   }
+  // What is known of a state that is gone.
+  void drop(StateId state) {
+    for (const StatePart part : {StatePart::kDirectory, StatePart::kFeed, StatePart::kContinue,
+                                 StatePart::kAsk, StatePart::kReplies}) {
+      drop(ino_of(state, part));
+    }
+  }
   // The later of the two.
   std::int64_t at_least(Ino directory, std::int64_t other_ns) const {
     const std::lock_guard lock(mutex_);

@@ -102,7 +102,7 @@ void StateContainer::remove_directory(const std::string& name, Done done) {
                           alive->staging.remove(id);
                           alive->refusals.drop(id);
                           alive->arrivals.drop(id);
-                          alive->name_times.drop(ino_of(id, StatePart::kDirectory));
+                          alive->name_times.drop(id);
                           alive->name_times.changed(directory);
                           alive->background_notifier.attributes(directory);
                         }
