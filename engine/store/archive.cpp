@@ -80,6 +80,8 @@ ArchiveTable::File take_file(ByteReader& in, std::size_t pieces) {
     if (piece >= pieces || number >= (file.size + kPieceBytes - 1) / kPieceBytes) spoil(in);
   }
   if (file.size > std::uint64_t{1} << 62) spoil(in);
+  const bool link = file.kind == FileKind::kSymlink;
+  if (link == file.target.empty() || (link && !file.pieces.empty())) spoil(in);
   return file;
 }
 

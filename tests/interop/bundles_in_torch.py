@@ -103,7 +103,37 @@ def main():
             torch.equal(tensors[f"layers.{i}.key"], k) and torch.equal(tensors[f"layers.{i}.value"], v)
             for i, (k, v) in enumerate(loaded["past_key_values"])))
 
-        for name in ("pt", "safetensors"):
+        pickled = pickle.loads((bundles / "s.pkl").read_bytes())
+        check("s.pkl by pickle.load", torch.equal(pickled["input_ids"], loaded["input_ids"]) and
+              pickled["state"] == loaded["state"] and all(
+                  torch.equal(a, b) for x, y in zip(loaded["past_key_values"], pickled["past_key_values"])
+                  for a, b in zip(x, y)))
+        with np.load(bundles / "s.npz") as arrays:
+            check("s.npz by numpy.load, its CRCs checked", all(
+                torch.equal(torch.from_numpy(arrays[f"{half}_{i}"]), t)
+                for i, kv in enumerate(loaded["past_key_values"])
+                for half, t in zip(("key", "value"), kv)))
+
+        # A pruned state, whose heads hold positions of their own.
+        (state / "pruned").mkdir()
+        daemon.kvfs("prune", "s/pruned", "knorm", "keep=0.5")
+        pruned = torch.load(bundles / "s/pruned.pt", weights_only=True)
+        check("positions by layer and head", all(
+            p.shape == k.shape[1:3] for p, (k, _) in zip(pruned["positions"], pruned["past_key_values"])))
+        torch.save(pruned, folder / "pruned.pt")
+        shutil.copy2(folder / "pruned.pt", bundles / "pruned.pt")
+        check("a pruned state saved again by torch, every byte and word",
+              fingerprint(daemon.states / "pruned") == fingerprint(state / "pruned") and
+              ours(daemon, "pruned") == ours(daemon, "s/pruned"))
+        del pruned["state"]
+        torch.save(pruned, folder / "gaps.pt")
+        shutil.copy2(folder / "gaps.pt", bundles / "gaps.pt")
+        check("a cache that somebody else pruned, tokens",
+              ours(daemon, "gaps") == ours(daemon, "s/pruned") and
+              '"imported"' in (daemon.states / "gaps/state.json").read_text())
+        shutil.rmtree(state / "pruned")
+
+        for name in ("pt", "safetensors", "pkl", "npz", "kvfs"):
             shutil.copyfile(bundles / f"s.{name}", folder / f"b.{name}")
             shutil.copyfile(folder / f"b.{name}", bundles / f"b{name}.{name}")
             check(f"b.{name} back in, every byte", fingerprint(daemon.states / f"b{name}") == fingerprint(state))
