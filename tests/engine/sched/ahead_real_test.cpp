@@ -25,9 +25,8 @@ TEST_F(AheadOnTheRealModel, ARefreshWaitsForWhatIsUnderWay) {
         house_->submit(house_->submission(state, store::JobKind::kContinue, story));
     const std::string text = house_->wait(state, job).text;
     std::vector<std::uint32_t> steps;
-    for (const Refresh& refresh : house_->scheduler().jobs(state).front().refreshes) {
-      steps.push_back(refresh.step);
-    }
+    const auto jobs = house_->scheduler().jobs(state);
+    for (const Refresh& refresh : jobs.front().refreshes) steps.push_back(refresh.step);
     return std::tuple(text, steps, house_->files(state));
   };
   const auto one_by_one = say();
