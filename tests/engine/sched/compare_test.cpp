@@ -258,6 +258,30 @@ TEST_F(Compared, PrunedAfterThePromptTheFirstTokenIsTheFullOnes) {
   EXPECT_EQ(results[1].window, 8);
 }
 
+TEST_F(Compared, EntriesThatAreMovedGoOnFromTheirNewPlaces) {
+  const StateId state = fed("moved");
+  Told told;
+  const auto link =
+      begin(state, {"keep_last n=60 positions=compact", "h2o keep=0.5 positions=compact"}, told);
+  for (const std::size_t turn : {std::size_t{1}, std::size_t{2}}) {
+    ASSERT_TRUE(link->say(" Then"));
+    ASSERT_TRUE(told.wait<ComparisonTurnOver>(turn));
+  }
+  link->leave();
+  const auto results = told.all<MethodResult>();
+  ASSERT_THAT(results, SizeIs(6));
+  const auto said =
+      static_cast<std::uint32_t>(told.all<ComparisonTurn>()[0].prompt_tokens) + results[0].tokens;
+  for (const std::size_t i : {std::size_t{1}, std::size_t{2}, std::size_t{4}}) {
+    ASSERT_FALSE(results[i].error) << results[i].error->message();
+    EXPECT_LT(results[i].mean_kl, 5) << results[i].words;
+  }
+  EXPECT_THAT(results[1].lengths, Each(60U + said));
+  // The text cannot be read again into places that its tokens have left.
+  ASSERT_TRUE(results[5].error);
+  EXPECT_THAT(results[5].error->message(), HasSubstr("positions=compact"));
+}
+
 TEST_F(Compared, NothingIsLeftOfIt) {
   const StateId state = fed("left");
   house_->ask(state, " Then");
