@@ -282,8 +282,8 @@ kvfs::Status run_pruned(const std::string& path, int threads, int context) {
   rule.window = 160;
   rule.bottom = 640;
   rule.refresh = 12;
-  KVFS_ASSIGN(const Step first, refresh_cost(*model, *model->fork(*full), rule, 1));
-  const auto chat = model->fork(*pruned);
+  const auto chat = model->fork(*full);
+  KVFS_ASSIGN(const Step first, refresh_cost(*model, *chat, rule, 1));
   KVFS_ASSIGN(const Step next, refresh_cost(*model, *chat, rule, 8));
   std::printf(
       ", \"first refresh, steps\": %.2f, \"refresh, steps\": %.2f, \"step, ms\": %.2f, "
