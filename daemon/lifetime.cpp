@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <string_view>
 
 #include <boost/asio/post.hpp>
 
@@ -21,7 +22,10 @@ void start_watchdog() {
   // Detached: it must outlive whatever hangs, and dies with the process.
   std::thread([] {
     std::this_thread::sleep_for(kMostEnding);
-    KVFS_ERROR("shutdown: took too long, leaving; the store is sound, as after a crash");
+    // Not by the log: main may have returned, and the logger be gone.
+    constexpr std::string_view why =
+        "kvfsd: shutdown: took too long, leaving; the store is sound, as after a crash\n";
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, why.data(), why.size());
     ::_exit(kExitFailure);
   }).detach();
 }

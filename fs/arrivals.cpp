@@ -14,6 +14,9 @@ namespace {
 
 // Before what is staged is completed by what the state has: rsync may be sending more.
 constexpr std::chrono::milliseconds kQuiet{500};
+constexpr std::chrono::seconds kMoment{10};
+
+using Clock = std::chrono::steady_clock;
 
 std::map<std::string, std::uint64_t> staged_of(Context& context, StateId state) {
   std::map<std::string, std::uint64_t> out;
@@ -41,7 +44,9 @@ bool being_written(Context& context, StateId state) {
 void Arrivals::arrived(Context& context, StateId state, Done done) {
   {
     const std::lock_guard lock(mutex_);
-    ++known_[state].news;
+    Known& known = known_[state];
+    ++known.news;
+    known.goes_on_until = Clock::now() + kMoment;
   }
   context.arriving.post(
       [this, &context, state, done = std::move(done)] { look_now(context, state, done); });
@@ -91,8 +96,8 @@ void Arrivals::look_later(Context& context, StateId state) {
 Status Arrivals::settle(Context& context, StateId state) {
   // What the state has may merely not go with what has arrived so far: that is no judgement.
   const auto found = sched::look(context.store, state);
-  const auto staged = found && found->complete ? staged_of(context, state)
-                                               : std::map<std::string, std::uint64_t>();
+  const auto staged =
+      found && found->complete ? staged_of(context, state) : std::map<std::string, std::uint64_t>();
   const auto settled = sched::settle(context.store, context.scheduler, context.catalog, state);
   const std::lock_guard lock(mutex_);
   Known& known = known_[state];
@@ -117,6 +122,18 @@ std::string Arrivals::line(Context& context, StateId state) {
   if (!found || !found->begun) return wrong.empty() ? "" : "copy error: " + wrong;
   if (!wrong.empty() && (found->complete || found->fits)) return "incomplete: " + wrong;
   return found->line();
+}
+
+bool Arrivals::goes_on(StateId state) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = known_.find(state);
+  return it != known_.end() && Clock::now() < it->second.goes_on_until;
+}
+
+void Arrivals::forked(StateId parent, StateId fork) {
+  if (!goes_on(parent)) return;
+  const std::lock_guard lock(mutex_);
+  known_[fork].goes_on_until = Clock::now() + kMoment;
 }
 
 void Arrivals::make_kv(StateId state) {

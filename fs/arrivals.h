@@ -6,6 +6,7 @@
 // is not told again to who sends it anew, file by file: `status` says it until all fits.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -27,6 +28,12 @@ class Arrivals {
   // For `status`: "" when nothing is staged.
   std::string line(Context& context, StateId state);
 
+  // `cp -r` makes names one after the other, and some of them only after the data has become the
+  // state: whether something came a moment ago. A fork made inside such a state is one that is
+  // about to be overwritten by its own copy.
+  bool goes_on(StateId state) const;
+  void forked(StateId parent, StateId fork);
+
   // `mkdir kv` in a state without data: there is nothing in it to remember it by.
   void make_kv(StateId state);
   bool has_kv(StateId state) const;
@@ -36,6 +43,7 @@ class Arrivals {
   struct Known {
     std::uint64_t news = 0;  // times that something arrived
     bool kv = false;
+    std::chrono::steady_clock::time_point goes_on_until;
     std::string wrong;                            // why what is all there cannot be
     std::map<std::string, std::uint64_t> judged;  // then: path → file and its time, mixed
   };

@@ -190,7 +190,8 @@ class Directory : public Node {
   // is told: else the kernel may not keep the listing.
   virtual bool at_rest() { return false; }
   virtual Holds holds() const { return Holds::kNothing; }
-  // Whether the name is there, but not for who creates it: the daemon made it in a new state.
+  // Whether the name is there, but not for who creates it: the daemon made it in a new state, or in
+  // one that is being copied.
   virtual bool yields(std::string_view /*name*/) { return false; }
   // Where a user's file of that name is kept.
   virtual Result<store::FilePlace> file_place(const std::string& name);

@@ -69,6 +69,11 @@ Result<store::FilePlace> KvDir::file_place(const std::string& name) {
   return store::FilePlace{state(), path_of(name), true};
 }
 
+bool KvDir::yields(std::string_view name) {
+  return layer_of_name(name) && context().arrivals.goes_on(state()) &&
+         !context().store.staged(state(), path_of(name));
+}
+
 void KvDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
   if (const Status allowed = writable(); !allowed) return done(fail(allowed.error()));
   context().hidden.show(ino(), name);

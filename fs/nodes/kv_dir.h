@@ -14,6 +14,7 @@ class KvDir : public PartDirectory {
   // What is being copied here, under temporary names too, stands before the version's files.
   Holds holds() const override { return Holds::kStates; }
   Result<store::FilePlace> file_place(const std::string& name) override;
+  bool yields(std::string_view name) override;
   void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;
   void rename(const std::string& name, Directory& to, const std::string& new_name, bool replace,

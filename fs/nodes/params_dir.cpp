@@ -56,7 +56,7 @@ Result<Created> ParamsDir::create(const std::string& name, int flags) {
 bool ParamsDir::yields(std::string_view name) {
   if (!sched::is_param(name)) return false;
   const auto record = context().store.state(state());
-  return record && !record->version && !record->snapshot;
+  return record && !record->snapshot && (!record->version || context().arrivals.goes_on(state()));
 }
 
 void ParamsDir::remove_file(const std::string& name, Done done) {
@@ -100,14 +100,15 @@ void ParamsDir::take(std::shared_ptr<StagedFile> file, const std::string& name, 
   if (is_scratch_beside_params(name)) {
     return spooler::move(context(), std::move(file), place(), name, replace, std::move(done));
   }
-  set_param(context(), state(), name, file->content(),
-            [&context = context(), file, done = std::move(done)](const Status& status) {
-              if (status && file->advance(StagedFile::Phase::kStaged, StagedFile::Phase::kGone)) {
-                context.staging.remove(file->place(), file->name(), file.get());
-              }
-              done(status);
-            },
-            file->changed_ns());
+  set_param(
+      context(), state(), name, file->content(),
+      [&context = context(), file, done = std::move(done)](const Status& status) {
+        if (status && file->advance(StagedFile::Phase::kStaged, StagedFile::Phase::kGone)) {
+          context.staging.remove(file->place(), file->name(), file.get());
+        }
+        done(status);
+      },
+      file->changed_ns());
 }
 
 }  // namespace kvfs::fs

@@ -66,9 +66,10 @@ Result<std::vector<Entry>> StateContainer::list() {
 
 void StateContainer::make_directory(const std::string& name, const Caller& caller,
                                     Answer<NodePtr> done) {
-  auto made = [alive = context_.alive(), place = EntryPlace{ino(), name},
+  auto made = [alive = context_.alive(), parent = container_, place = EntryPlace{ino(), name},
                done = std::move(done)](const Result<StateId>& state) {
     if (!state) return done(fail(state.error()));
+    alive->arrivals.forked(parent, *state);
     alive->name_times.changed(place.directory);
     alive->background_notifier.attributes(place.directory);
     done(std::make_shared<StateDir>(*alive, *state, place, false));

@@ -4,8 +4,8 @@
 #include <array>
 #include <utility>
 
-#include "engine/store/write_transaction.h"
 #include "engine/store/assembly.h"
+#include "engine/store/write_transaction.h"
 #include "fs/modes.h"
 #include "fs/nodes/copied_file.h"
 #include "fs/nodes/ctl.h"
@@ -201,9 +201,14 @@ Status StateDir::list_staged(std::vector<Entry>& entries) const {
 
 // Until it has data, a state's directories and files give way to those that a copy brings.
 bool StateDir::yields(std::string_view name) {
-  if (frozen() || fixed_item(name, false) == nullptr || name == kSnapItem.name) return false;
+  if (frozen() || name == kSnapItem.name) return false;
   const auto record = context().store.state(container());
-  return record && !record->version;
+  if (!record) return false;
+  const bool fixed = fixed_item(name, false) != nullptr;
+  if (!record->version) return fixed;
+  if (!context().arrivals.goes_on(container())) return false;
+  if (name == kKv) return !has_staged_kv();
+  return fixed || (is_data(name) && !context().store.staged(container(), name));
 }
 
 Result<store::FilePlace> StateDir::file_place(const std::string& name) {
@@ -236,8 +241,8 @@ void StateDir::take(StateContainer& from, const std::string& name, const std::st
     return StateContainer::take(from, name, new_name, replace, std::move(done));
   }
   const auto place = from.file_place(name);
-  const auto entry = place ? context().store.lookup(place->directory, place->name)
-                           : fail(place.error());
+  const auto entry =
+      place ? context().store.lookup(place->directory, place->name) : fail(place.error());
   if (!entry) return done(fail(entry.error()));
   const auto node = context().store.node(entry->file);
   auto view = store::node_view(context().store, entry->file);

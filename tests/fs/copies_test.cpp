@@ -89,6 +89,47 @@ TEST_F(Copies, OutAndBackIn) {
   EXPECT_THAT(report->problems, ::testing::IsEmpty());
 }
 
+// As `cp -r` writes: all of it anew, in the order in which a file system lists it.
+void write_anew(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const std::string bytes = read_file(from);
+  const int fd = ::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600);
+  ASSERT_GE(fd, 0) << to << ": " << std::strerror(errno);
+  EXPECT_EQ(::write(fd, bytes.data(), bytes.size()), std::ssize(bytes));
+  EXPECT_EQ(::close(fd), 0) << to << ": " << std::strerror(errno);
+}
+void make_anew(const std::filesystem::path& directory) {
+  ASSERT_EQ(::mkdir(directory.c_str(), 0700), 0) << directory << ": " << std::strerror(errno);
+}
+void write_data_anew(const std::filesystem::path& from, const std::filesystem::path& to) {
+  for (const char* name : {"state.json", "text", "tokens.npy"}) write_anew(from / name, to / name);
+  make_anew(to / "kv");
+  for (const auto& layer : std::filesystem::directory_iterator(from / "kv"))
+    write_anew(layer.path(), to / "kv" / layer.path().filename());
+}
+
+TEST_F(Copies, WhatComesAfterTheDataIsMadeAnewToo) {
+  shell("mkdir s/child && cp -r s/child $O/ignored");
+  do_job(states() / "s/child/continue/more", "more");
+  shell("cp -r s $O/s && rmdir s/child");
+  const std::filesystem::path from = outside_ / "s";
+  const std::filesystem::path to = states() / "late";
+  make_anew(to);
+  write_data_anew(from, to);
+  EXPECT_NE(root_of("late"), "none");
+  for (const char* name : {"ask", "feed", "continue", "replies", "params"}) make_anew(to / name);
+  for (const auto& param : std::filesystem::directory_iterator(from / "params"))
+    write_anew(param.path(), to / "params" / param.path().filename());
+  write_anew(from / "status", to / "status");
+  make_anew(to / "child");  // a fork, until its own data is there
+  make_anew(to / "child/params");
+  write_data_anew(from / "child", to / "child");
+  make_anew(to / "child/ask");
+  EXPECT_EQ(read_file(to / "child/text"), read_file(from / "child/text"));
+  EXPECT_NE(read_file(to / "child/text"), read_file(to / "text"));
+  shell("rmdir late/child");
+  expect_copy("late");
+}
+
 TEST_F(Copies, ASecondRsyncMovesNothing) {
   shell("rsync -a s/ $O/r/ && rsync -a $O/r/ back/");
   expect_copy("back");
