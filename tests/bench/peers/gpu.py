@@ -146,6 +146,10 @@ def gaps(times):
 def kvfs_figures(folder, store, context, new, restarts):
     sys.path[:0] = [str(HERE.parents[1] / "blackbox")]
     os.environ.setdefault("KVFS_DEVICE", "cuda")
+    pack = HERE.parents[2] / "build/kvfs-cuda"
+    if (pack / "programs").is_dir():
+        os.environ.setdefault("KVFS_BIN", str(pack / "programs"))
+        os.environ["PATH"] += f":{pack / 'bin'}"  # fusermount3
     from harness import Daemon
     daemon = Daemon(directory=store, model=folder)
     figures = {}

@@ -1,4 +1,6 @@
 // What the device cannot do is refused in a sentence, and changes nothing.
+#include <c10/cuda/CUDACachingAllocator.h>
+
 #include "tests/engine/model/cuda/loaded_model.h"
 
 namespace kvfs::model::cuda {
@@ -124,6 +126,7 @@ TEST_F(CudaRefusals, MemoryThatOthersTookIsAnErrorThatChangesNothing) {
   const std::vector<float> before = read(model, *sequence, tokens);
   std::vector<std::unique_ptr<Sequence>> more;
   {
+    c10::cuda::CUDACachingAllocator::emptyCache();  // what earlier tests gave back is still ours
     const Hoard others(std::size_t{64} << 20);
     Status done;
     for (int i = 0; i < 200 && done; ++i) {
