@@ -338,8 +338,8 @@ Status MethodRun::answer() {
   {
     const Stopwatch stopwatch(result_.generate_seconds);
     std::vector<TokenId> ids = ids_with(reply_);
-    const TokenId token =
-        model::sample(logits_, {ids, reply_.size()}, params_.sampling, sequence.next_pos());
+    const TokenId token = model::sample(logits_, {ids, reply_.size()}, params_.sampling,
+                                        static_cast<Position>(ids.size()));
     const auto& ends = on_.card.tokenizer->end_tokens();
     const bool ended = std::ranges::find(ends, token) != ends.end();
     reply_.push_back(token);

@@ -2,7 +2,7 @@
 """One large state: tests/bench/large_state.py [--gb 4]
 
 Makes a small model whose keys and values are wide (256 KiB a token), copies in a state of random KV for
-it, and times what people do with it. The issue wants, of 4 GB: kv/ read one after the other >= 2 GB/s
+it, and times what people do with it. Wanted, of 4 GB: kv/ read one after the other >= 2 GB/s
 warm, cp out >= 1 GB/s, four readers at once scale, cp -r within the mount < 100 ms; stat of any file,
 while a generation runs, 99.9 % < 10 ms. Figures: docs/PERFORMANCE.md."""
 

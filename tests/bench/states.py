@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Many states, and many files in one: tests/bench/states.py [--states 100000] [--files 1000]
 
-Makes them in a store of its own and times what people type: ls, ls -l, find, du. The issue wants, of
+Makes them in a store of its own and times what people type: ls, ls -l, find, du. Wanted, of
 100,000 states: ls < 0.5 s, ls -l < 2 s warm, find < 20 s, du right. Figures: docs/PERFORMANCE.md."""
 
 import argparse
