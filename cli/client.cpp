@@ -270,7 +270,7 @@ Status Client::stream(std::string_view method, const std::string& target, const 
   asio::io_context io(1);
   Socket socket(io);
   KVFS_TRY(connect(socket, socket_));
-  asio::signal_set signals(io, SIGINT);
+  asio::signal_set signals(io);
   Status outcome =
       fail(ErrorCode::kCanceled, "kvfs", "interrupted twice", "kvfs cancel ends what still runs");
   std::function<void(ErrorWord, int)> interrupted = [&](ErrorWord error, int) {
@@ -280,7 +280,10 @@ Status Client::stream(std::string_view method, const std::string& target, const 
       if (!again) io.stop();
     });
   };
-  signals.async_wait(interrupted);
+  if (on_interrupt) {
+    signals.add(SIGINT);
+    signals.async_wait(interrupted);
+  }
   LineReader reader(socket, on_line);
   asio::co_spawn(io, reader.run(make_request(method, target, body_of(method, body))),
                  [&](std::exception_ptr exception, Status status) {

@@ -38,7 +38,8 @@ class Client {
   Status download(const std::string& target, const Sink& sink, const OnBytes& on_bytes) const;
 
   // Gives every JSON line of the answer to on_line as it arrives. At the first Ctrl-C on_interrupt
-  // says whether it goes on; a second one ends it too: with kCanceled.
+  // says whether it goes on; a second one ends it too: with kCanceled. Without on_interrupt Ctrl-C
+  // ends the program.
   Status stream(std::string_view method, const std::string& target, const boost::json::object& body,
                 const std::function<void(const boost::json::object&)>& on_line,
                 const std::function<bool()>& on_interrupt) const;

@@ -2,8 +2,8 @@
 // methods of pruning keep of it, side by side. The state stays as it was.
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
+#include <functional>
 #include <iostream>
 #include <optional>
 
@@ -29,22 +29,6 @@ void split(const std::string& list, std::vector<std::string>& into) {
   }
 }
 
-// While a line is awaited Ctrl-C ends kvfs, and with it the comparison.
-class InterruptEnds {
- public:
-  InterruptEnds() {
-    struct sigaction ends {};
-    ends.sa_handler = SIG_DFL;
-    ::sigaction(SIGINT, &ends, &before_);
-  }
-  ~InterruptEnds() { ::sigaction(SIGINT, &before_, nullptr); }
-  InterruptEnds(const InterruptEnds&) = delete;
-  InterruptEnds& operator=(const InterruptEnds&) = delete;
-
- private:
-  struct sigaction before_ {};
-};
-
 class Compare : public Verb {
  public:
   void options(Options& options) override {
@@ -68,13 +52,16 @@ class Compare : public Verb {
     KVFS_ASSIGN(const json::object body, make_body());
     if (!plot_.empty()) KVFS_TRY(check_plot(plot_));
     view_.emplace(path_);
+    std::function<bool()> on_interrupt;
+    if (!chat_) {  // which may wait for a line: Ctrl-C ends kvfs there, and with it the comparison
+      on_interrupt = [this] {
+        interrupted_ = true;
+        return false;
+      };
+    }
     const Status stream = client.stream(
         "POST", state_target(path_, "compare"), body,
-        [&](const json::object& line) { take(client, line); },
-        [&] {
-          interrupted_ = true;
-          return false;
-        });
+        [&](const json::object& line) { take(client, line); }, on_interrupt);
     clear_progress();
     if (interrupted_) return kExitInterrupted;
     KVFS_TRY(stream);
@@ -145,13 +132,10 @@ class Compare : public Verb {
   void next_turn(const Client& client) {
     std::string line;
     json::object body;
-    {
-      const InterruptEnds guard;
-      while (true) {
-        if (::isatty(STDIN_FILENO) == 1) std::fputs("\n> ", stderr);
-        if (!std::getline(std::cin, line)) break;
-        if (line.find_first_not_of(" \t\r") != std::string::npos) break;
-      }
+    while (true) {
+      if (::isatty(STDIN_FILENO) == 1) std::fputs("\n> ", stderr);
+      if (!std::getline(std::cin, line)) break;
+      if (line.find_first_not_of(" \t\r") != std::string::npos) break;
     }
     if (std::cin) {
       body["prompt"] = line;
