@@ -221,11 +221,13 @@ void Attention::attend_split(const Task& task, const std::vector<RowRun>& runs, 
     return page >= first_page(run, task.rule) && page <= last_page(run);
   };
   // A page's runs one after the other: branches of one parent share it, and find it in the cache.
-  pool.for_each(shape_.kv_heads * pages, [&](int unit, int thread) {
-    const int kv_head = unit / pages;
-    const int page = first + unit % pages;
-    split_[static_cast<std::size_t>(unit)].fit(rows, shape_.width);
-    if (watched) kept_[static_cast<std::size_t>(unit)].fit(rows);
+  // The newest pages, which are not full, come last: who is done early finds little left.
+  pool.for_each(shape_.kv_heads * pages, [&](int index, int thread) {
+    const int kv_head = index % shape_.kv_heads;
+    const int page = first + index / shape_.kv_heads;
+    const std::size_t unit = unit_of(kv_head, page);
+    split_[unit].fit(rows, shape_.width);
+    if (watched) kept_[unit].fit(rows);
     for (std::size_t r = 0; r < runs.size();) {
       RowRun run = runs[r];
       if (!looks_at(run, page)) {

@@ -296,6 +296,16 @@ struct KernelsOf {
     sum = V::sum(total);
   }
 
+  // Asks memory for part `at` of `parts` of what comes next.
+  static void ask_for(const void* next, std::size_t bytes, int at, int parts) {
+    const std::size_t lines = bytes / 64;
+    const auto until = [&](int part) {
+      return lines * static_cast<std::size_t>(part) / static_cast<std::size_t>(parts);
+    };
+    for (std::size_t line = until(at); line < until(at + 1); ++line)
+      __builtin_prefetch(static_cast<const char*>(next) + 64 * line);
+  }
+
   template <class Panel>
   static void attend(const AttendPage& t) {
     using Element = typename Panel::Element;
@@ -307,12 +317,25 @@ struct KernelsOf {
     const auto begin = [&](int p) { return std::clamp(t.first_seen + p, t.first_slot, t.slots); };
     const auto end = [&](int p) { return std::min(t.slots, t.first_valid + p); };
 
-    for (int tile = 0; tile * kPanel < t.slots; ++tile) {
+    const int tiles = (t.slots + kPanel - 1) / kPanel;
+    const std::size_t tile_keys = width * kPanel;
+    for (int tile = 0; tile < tiles; ++tile) {
       for (int p = 0; p < t.positions; ++p) {
+        // One row alone takes all that memory gives. Rows that share a tile wait for it once and
+        // would leave memory idle while they compute.
+        if (t.positions > 1) {
+          if (tile + 1 < tiles)
+            ask_for(keys + static_cast<std::size_t>(tile + 1) * tile_keys,
+                    tile_keys * sizeof(Element), p, t.positions);
+          const std::size_t bytes = static_cast<std::size_t>(t.slots) * kPanel * sizeof(Element);
+          for (std::size_t column = 0; column < width; column += kPanel) {
+            ask_for(values + column * stride, bytes, tile * t.positions + p, tiles * t.positions);
+          }
+        }
         if (end(p) <= tile * kPanel || begin(p) >= (tile + 1) * kPanel) continue;
         panel_rows<Panel>(
             t.heads, t.queries + static_cast<std::size_t>(p) * t.query_stride, width,
-            keys + static_cast<std::size_t>(tile) * width * kPanel, t.width,
+            keys + static_cast<std::size_t>(tile) * tile_keys, t.width,
             t.scores + static_cast<std::size_t>(p) * heads * kAttendScores + tile * kPanel,
             kAttendScores, false);
       }
