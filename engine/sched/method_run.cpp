@@ -6,7 +6,7 @@
 #include <numeric>
 #include <utility>
 
-#include "engine/prune/rules.h"
+#include "engine/prune/budgets.h"
 #include "engine/sched/divergence.h"
 #include "engine/sched/pruning.h"
 
@@ -28,63 +28,6 @@ class Stopwatch {
   double& seconds_;
   const Clock::time_point begin_ = Clock::now();
 };
-
-// Entries of a head of each layer that the words speak of, of so many that are there.
-struct Budgets {
-  int layers;
-  std::int64_t entries;
-
-  std::vector<std::int64_t> all(std::int64_t budget) const {
-    return std::vector<std::int64_t>(static_cast<std::size_t>(layers), budget);
-  }
-  template <class Budget>
-  std::vector<std::int64_t> each(const Budget& budget) const {
-    std::vector<std::int64_t> out;
-    for (int i = 0; i < layers; ++i) out.push_back(budget({.index = i, .count = layers}));
-    return out;
-  }
-  std::vector<std::int64_t> operator()(const prune::Pyramid& rule) const {
-    return each([&](prune::LayerPlace place) { return prune::budget_of(rule, place); });
-  }
-  std::vector<std::int64_t> operator()(const prune::PyramidKv& rule) const {
-    return each([&](prune::LayerPlace place) {
-      return rule.window + prune::budget_of(rule, static_cast<int>(entries), place);
-    });
-  }
-  std::vector<std::int64_t> operator()(const prune::ByWindow& rule) const {
-    return all(rule.capacity);
-  }
-  std::vector<std::int64_t> operator()(const prune::KeepLast& rule) const {
-    return all(std::int64_t{rule.n} + rule.sinks);
-  }
-  std::vector<std::int64_t> operator()(const prune::ByAmount& rule) const {
-    return all(rule.keep.of(entries));
-  }
-  std::vector<std::int64_t> operator()(const prune::Drop& rule) const {
-    return all(entries - std::clamp<std::int64_t>(rule.to - rule.from, 0, entries));
-  }
-};
-
-std::optional<int> window_in(const prune::Method& method) {
-  return std::visit(
-      [](const auto& rule) -> std::optional<int> {
-        if constexpr (requires { rule.window; }) return rule.window;
-        return std::nullopt;
-      },
-      method);
-}
-
-prune::Amount* amount_of(prune::Method& method) {
-  return std::visit(
-      [](auto& rule) -> prune::Amount* {
-        if constexpr (std::is_base_of_v<prune::ByAmount, std::decay_t<decltype(rule)>>) {
-          return &rule.keep;
-        } else {
-          return nullptr;
-        }
-      },
-      method);
-}
 
 std::int64_t kv_heads_of(const model::ModelInfo& info) {
   return std::accumulate(
@@ -203,7 +146,7 @@ ComparisonProgress MethodRun::progress() const {
 // A share is one of all tokens, in a later turn too: what an earlier one dropped counts as dropped.
 prune::Policy MethodRun::policy_now() const {
   prune::Policy policy = *method_.policy;
-  prune::Amount* amount = amount_of(policy.method);
+  prune::Amount* amount = prune::amount_of(policy.method);
   if (!pruned_ || amount == nullptr || !amount->is_share) return policy;
   const std::int64_t unit = std::holds_alternative<prune::KvZip>(policy.method)
                                 ? kv_heads_of(on_.model->info())  // its count is of all heads
@@ -458,10 +401,10 @@ Status MethodRun::weigh() {
   const std::int64_t of = static_cast<std::int64_t>(
       turn_->history.size() + (turn_->prunes_before ? 0 : turn_->prompt.size()));
   for (const std::int64_t budget :
-       std::visit(Budgets{static_cast<int>(info.layers.size()), of}, method)) {
+       prune::budgets_of(method, static_cast<int>(info.layers.size()), of)) {
     result_.budgets.push_back(static_cast<std::uint32_t>(std::clamp<std::int64_t>(budget, 0, of)));
   }
-  result_.window = window_in(method);
+  result_.window = prune::kept_window_of(method);
   if (const auto* pyramid = std::get_if<prune::Pyramid>(&method)) {
     result_.refresh = pyramid->refresh;
     result_.start = pyramid->start;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/model/pruning.h"
+#include "engine/prune/budgets.h"
 #include "engine/prune/choose.h"
 #include "engine/prune/rules.h"
 
@@ -19,18 +20,6 @@ tl::unexpected<Error> refuse(const prune::Policy& policy, ErrorCode code, std::s
                              std::string way_out) {
   return fail(code, "prune by " + std::string(prune::name_of(policy.method)), std::move(why),
               std::move(way_out));
-}
-
-const prune::Amount* amount_of(const prune::Method& method) {
-  return std::visit(
-      [](const auto& rule) -> const prune::Amount* {
-        if constexpr (std::is_base_of_v<prune::ByAmount, std::decay_t<decltype(rule)>>) {
-          return &rule.keep;
-        } else {
-          return nullptr;
-        }
-      },
-      method);
 }
 
 json::object parse_detail(const std::string& detail) {
@@ -119,7 +108,7 @@ Result<std::optional<prune::Policy>> read_running_policy(std::string_view words)
   if (std::holds_alternative<prune::Drop>(policy.method)) {
     return refuse(policy, ErrorCode::kInvalid, "a span is dropped once", "prune the saved state");
   }
-  if (const auto* amount = amount_of(policy.method); amount != nullptr && amount->is_share) {
+  if (const auto* amount = prune::amount_of(policy.method); amount != nullptr && amount->is_share) {
     return refuse(policy, ErrorCode::kInvalid, "a share would be taken of what is left each time",
                   "give a count, such as keep=512");
   }
