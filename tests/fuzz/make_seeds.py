@@ -133,11 +133,19 @@ def caches():
         yield path.name, path.read_bytes()
 
 
+def archives():
+    for path in sorted((TESTS / "engine/store/archives").iterdir()):
+        data = path.read_bytes()
+        table, = struct.unpack_from("<Q", data, 16)
+        yield path.name, data
+        yield f"{path.stem}-mended", struct.pack("<I", table) + data[40:]
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     for target, seeds in {"gguf": ggufs, "safetensors": safetensors, "config": configs,
                           "tokenizer_json": tokenizers, "chat_template": templates,
-                          "cache_import": caches}.items():
+                          "cache_import": caches, "archive": archives}.items():
         folder = out / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in seeds():

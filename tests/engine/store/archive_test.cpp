@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "engine/store/archive_front.h"
 #include "engine/store/assembly.h"
@@ -28,6 +32,7 @@ class ArchiveTest : public StoreTest {
 
   StateId state_of(const std::string& name, const std::vector<NewBlock>& blocks) {
     VersionRecord record = model.version({});
+    record.codec = codec;
     record.next_pos = 0;
     for (const NewBlock& block : blocks) {
       record.blocks.push_back(add(block));
@@ -119,6 +124,50 @@ NewBlock ragged(const TestModel& model) {
   add(1, 1, {0, 1, 2});
   add(2, 1, {3});
   return block;
+}
+
+// KVFS_WRITE_ARCHIVES=1 writes them anew, for a format of another number.
+std::string golden(const std::string& name) {
+  std::ifstream in(std::filesystem::path(KVFS_ARCHIVES) / name, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void expect_golden(const std::string& name, ByteSpan file) {
+  if (std::getenv("KVFS_WRITE_ARCHIVES") != nullptr) {
+    std::ofstream(std::filesystem::path(KVFS_ARCHIVES) / name, std::ios::binary) << as_text(file);
+  }
+  EXPECT_TRUE(golden(name) == as_text(file)) << name << " is written with other bytes";
+}
+
+TEST_F(ArchiveTest, TheBytesAreThoseOfTheFormat) {
+  codec = chunk::CodecId::kRaw;  // zh's depend on zstd's version
+  expect_golden("ragged.kvfs",
+                whole_of(archive_view(*store, version_of(state_of("ragged", {ragged(model)})))));
+  model.layers = {{2, 8, 4},
+                  {.kv_heads = 1, .key_width = 8, .kind = LayerKind::kConvolution, .kept = 3}};
+  const StateId state = state_of("s", {model.block(1, 0, 20)});
+  must([&](WriteTransaction& t) -> Status {
+    FileNode node{.mode = 0640, .size = 300'000, .modified_ns = 5};
+    KVFS_ASSIGN(const FileId file, t.create_node({state, "note"}, node));
+    KVFS_TRY(t.write_node(file, {.node = node, .pieces = {{2, Bytes(100, 'n')}}}));
+    KVFS_TRY(t.create_snapshot(state, "v1", 7));
+    return {};
+  });
+  expect_golden("whole.kvfs",
+                whole_of(archive_view(*store, state, {.files = true, .snapshots = true})));
+}
+
+TEST_F(ArchiveTest, AnArchiveOfOldIsThatStateStill) {
+  model.layers = {{2, 8, 8}};
+  const VersionRecord was = version_of(state_of("s", {model.block(1, 0), model.block(1, 1, 9)}));
+  if (std::getenv("KVFS_WRITE_ARCHIVES") != nullptr) {
+    expect_golden("zh.kvfs", whole_of(archive_view(*store, was)));
+  }
+  const std::string file = golden("zh.kvfs");
+  const auto now = imported(as_bytes(file));
+  ASSERT_TRUE(now) << now.error().message();
+  EXPECT_EQ(now->root, was.root);
+  EXPECT_EQ(now->extents, was.extents);
 }
 
 TEST_F(ArchiveTest, AStateComesBackToTheByte) {

@@ -100,7 +100,7 @@ class StoreTest : public ::testing::Test {
 
   // Pinned until the next state is there. From any thread.
   BlockId add(const NewBlock& block) {
-    auto pin = store->add_block(block, DType::kBF16, chunk::CodecId::kZh);
+    auto pin = store->add_block(block, DType::kBF16, codec);
     EXPECT_TRUE(pin) << pin.error().message();
     if (!pin) return {};
     const std::lock_guard lock(pins_mutex);
@@ -174,6 +174,7 @@ class StoreTest : public ::testing::Test {
 
   TempDirectory directory;
   TestModel model;
+  chunk::CodecId codec = chunk::CodecId::kZh;
   std::unique_ptr<Store> store;
   std::mutex pins_mutex;
   std::vector<BlockPin> pins;
