@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <future>
 #include <mutex>
 
@@ -187,6 +188,65 @@ TEST_F(PrunedReading, MovingWhileItReadsAndGeneratesIsTheSameInParts) {
   EXPECT_LT(house_->version(whole).next_pos, version.next_pos + 20);
   EXPECT_EQ(house_->version(whole).origin_detail, house_->version(parts).origin_detail);
   expect_sound();
+}
+
+// A tiny model whose context a few lines fill.
+class BeyondTheContext : public ::testing::Test {
+ protected:
+  StateId make(const std::string& name, const ParamMap& more) {
+    ParamMap params{{"template", "raw"}, {"temperature", "0"}, {"max_tokens", "12"}};
+    for (const auto& [key, value] : more) params[key] = value;
+    return house_.make(name, params);
+  }
+  std::int32_t context() { return (*house_.catalog().card({}))->info.context_length; }
+
+  House house_{std::filesystem::path(KVFS_REPO_DIR) / "tests/blackbox/hf_folder/model"};
+  const ParamMap moving_{{"prune", "keep_last n=80 sinks=4 positions=compact"},
+                         {"prefill_chunk", "64"}};
+};
+
+TEST_F(BeyondTheContext, ATextOfManyContextsIsReadAndAnswered) {
+  const std::string text = nights(0, 80);
+  const StateId whole = make("whole", moving_), parts = make("parts", moving_);
+  const auto fed = house_.feed(whole, text);
+  ASSERT_EQ(fed.record.status, store::JobStatus::kDone) << fed.record.error;
+  const auto version = house_.version(whole);
+  EXPECT_GT(version.n_tokens, std::uint64_t{3} * static_cast<std::uint64_t>(context()));
+  EXPECT_THAT(version.next_pos, Le(84 + 64));
+  for (const auto& extent : version.extents) EXPECT_THAT(extent.lengths, Each(Le(84U + 64U)));
+  EXPECT_EQ(house_.text(whole), text);
+
+  std::size_t at = 0;
+  for (const std::size_t size : {text.find(" Night 9"), text.find(" Night 43"), text.size()}) {
+    ASSERT_EQ(house_.feed(parts, text.substr(at, size - at)).record.status,
+              store::JobStatus::kDone);
+    at = size;
+    house_.reopen();
+  }
+  EXPECT_EQ(house_.files(parts), house_.files(whole));
+  const auto said = house_.ask(whole, " Which night").text;
+  EXPECT_FALSE(said.empty());
+  EXPECT_EQ(house_.ask(parts, " Which night").text, said);
+  EXPECT_EQ(house_.go_on(parts, " Which night").text, said);
+  EXPECT_THAT(house_.text(parts), ::testing::StartsWith(text + " Which night"));
+}
+
+TEST_F(BeyondTheContext, WithoutMovingOrPiecesItIsRefusedAndNothingIsRead) {
+  int number = 0;
+  for (const std::string left_out : {"prune", "prefill_chunk", "positions"}) {
+    ParamMap params = moving_;
+    if (left_out == "positions") {
+      params["prune"] = "keep_last n=80 sinks=4";
+    } else {
+      params.erase(left_out);
+    }
+    const StateId state = make("s" + std::to_string(number++), params);
+    const auto refused =
+        house_.scheduler().submit(house_.submission(state, store::JobKind::kFeed, nights(0, 40)));
+    ASSERT_FALSE(refused) << left_out;
+    EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge) << refused.error().message();
+    EXPECT_FALSE(house_.store().state(state)->version) << left_out;
+  }
 }
 
 }  // namespace
