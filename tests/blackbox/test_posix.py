@@ -308,6 +308,8 @@ class Posix(DaemonTest):
                                   0, 0, 0, 0, 0, 0) + name
             return local + data + central + struct.pack(
                 "<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(central), len(local) + len(data), 0)
+        def kvfs(size):
+            return b"\x89kvfs\r\n\x1a" + struct.pack("<IIQ", 1, 0, size) + b"\xff" * 16 + b"\1" + b"\xff" * 8
         npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", 65535)
         lies = {"a.safetensors": [safetensors(None, [0, 1 << 62]), safetensors(None, [64, 0]),
                                   safetensors(None, [-8, 56]), safetensors(None, [0, 64], b""),
@@ -316,6 +318,7 @@ class Posix(DaemonTest):
                 "a.npz": [npz(0xFFFFFFFE), npz(8)[:-30], b"PK\5\6" + b"\xff" * 18, npy],
                 "a.pt": [npz(0x7FFFFFFF), b"\x80\x02" + b"X" + b"\xff" * 4],
                 "a.pkl": [b"\x80\x04\x95" + b"\xff" * 8, b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f"],
+                "a.kvfs": [kvfs((1 << 64) - 1), kvfs(1 << 40), kvfs(9), kvfs(0), kvfs(9)[:12]],
                 "a.pkl.gz": [gzip.compress(b"\0" * 1000)[:-20], b"\x1f\x8b" + b"\xff" * 30]}
         bundles = self.daemon.mount / "bundles"
         for name, contents in lies.items():
