@@ -8,17 +8,20 @@
 #include <array>
 #include <charconv>
 #include <climits>
-#include <fstream>
 #include <string>
 
 namespace kvfs::fs {
 namespace {
 
+// Asked at every look at a name that may yield: no stream, no buffer of its own.
 std::string first_line(std::int32_t thread, const char* file) {
-  std::ifstream in("/proc/" + std::to_string(thread) + "/" + file);
-  std::string line;
-  std::getline(in, line);
-  return line;
+  const int fd = ::open(("/proc/" + std::to_string(thread) + "/" + file).c_str(), O_RDONLY);
+  if (fd < 0) return {};
+  std::array<char, 256> text{};
+  const ssize_t got = ::read(fd, text.data(), text.size());
+  ::close(fd);
+  const std::string_view line(text.data(), got < 0 ? 0 : static_cast<std::size_t>(got));
+  return std::string(line.substr(0, line.find('\n')));
 }
 
 // A C string in another's memory.

@@ -20,6 +20,10 @@ Context::Context(store::Store& the_store, sched::Scheduler& the_scheduler,
       started_ns(now_ns()),
       versions(the_store) {}
 
+void Context::names_changed(Ino directory) {
+  if (listings.changed(directory)) background_notifier.listing(directory);
+}
+
 void reach_disk(Context& context, std::function<void(Status)> done) {
   context.store.write_async([](store::WriteTransaction&) { return Status(); }, std::move(done));
 }

@@ -41,6 +41,8 @@ struct Context : std::enable_shared_from_this<Context> {
   Context(store::Store& the_store, sched::Scheduler& the_scheduler, sched::Catalog& the_catalog,
           std::string where, std::filesystem::path store_directory, Behaviour how);
   std::shared_ptr<Context> alive() { return shared_from_this(); }
+  // Names in a directory came, went, or stand for something else: the kernel hears of it.
+  void names_changed(Ino directory);
 
   store::Store& store;
   sched::Scheduler& scheduler;

@@ -4,7 +4,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "fs/caller_intent.h"
 #include "fs/errno.h"
@@ -81,7 +83,7 @@ void fsyncdir(fuse_req_t request, fuse_ino_t /*ino*/, int /*data_only*/, fuse_fi
 class Part {
  public:
   Part(fuse_req_t request, std::size_t size, bool plus)
-      : request_(request), plus_(plus), buffer_(size) {}
+      : request_(request), plus_(plus), buffer_(room(size)) {}
 
   // False: it does not fit any more.
   bool add(Directory& directory, const Listed& listed) {
@@ -114,9 +116,16 @@ class Part {
   void reply() { fuse_reply_buf(request_, buffer_.data(), used_); }
 
  private:
+  // The thread's own, which answers one request at a time.
+  static std::span<char> room(std::size_t size) {
+    thread_local std::vector<char> buffer;
+    if (buffer.size() < size) buffer.resize(size);
+    return std::span(buffer).first(size);
+  }
+
   const fuse_req_t request_;
   const bool plus_;
-  std::vector<char> buffer_;
+  const std::span<char> buffer_;
   std::size_t used_ = 0;
 };
 
@@ -126,20 +135,20 @@ void list(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset, bo
   Context& context = session_of(request).context();
   auto listing = offset == 0 ? nullptr : context.listings.find(ino);
   if (!listing) {
-    auto now = list_of(*directory);
+    auto now = context.listings.read(*directory);
     if (!now) return reply_stale(request, now.error());
-    listing = std::make_shared<const Listing>(*std::move(now));
-    context.listings.keep(ino, listing);
+    listing = context.listings.keep(ino, *std::move(now));
   }
   const auto behind = static_cast<std::uint64_t>(offset);
-  auto next = std::ranges::upper_bound(*listing, behind, {}, &Listed::place);
-  if (next == listing->end()) {
+  const auto& entries = listing->entries;
+  auto next = std::ranges::upper_bound(entries, behind, {}, &Listed::place);
+  if (next == entries.end()) {
     context.listings.drop(ino);
     // From its end on the kernel takes what it has read for the directory.
-    if (!directory->at_rest()) context.background_notifier.listing(ino);
+    if (!context.listings.lasts(ino, *listing)) context.background_notifier.listing(ino);
   }
   Part part(request, size, plus);
-  while (next != listing->end() && part.add(*directory, *next)) ++next;
+  while (next != entries.end() && part.add(*directory, *next)) ++next;
   part.reply();
 }
 

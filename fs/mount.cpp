@@ -13,6 +13,7 @@
 #include "fs/options.h"
 #include "fs/session.h"
 #include "fs/spooler.h"
+#include "fs/store_changes.h"
 
 namespace kvfs::fs {
 namespace {
@@ -30,6 +31,7 @@ struct Mount::Impl {
   std::shared_ptr<Context> context;  // shared, see context.h
   std::shared_ptr<Session> session;  // shared with requests not answered yet
   std::thread loop;
+  std::uint64_t watch = 0;  // of the store
 
   std::mutex stop_mutex;  // one stop() at a time
   std::mutex mutex;       // guards everything below
@@ -61,6 +63,7 @@ void Mount::Impl::stop() {
     on_unmounted = nullptr;
   }
   if (!loop.joinable()) return;
+  context->store.unwatch(watch);
   session->cancel_parked();
   context->chores.stop();
   context->arriving.stop();
@@ -98,6 +101,8 @@ Result<std::unique_ptr<Mount>> Mount::start(store::Store& store, sched::Schedule
 
   std::unique_ptr<Mount> mount(new Mount(std::move(impl)));
   Impl& made = *mount->impl_;
+  made.watch = store.watch(
+      [context = made.context](const store::Change& change) { heed(*context, change); });
   made.loop = std::thread([&made, workers = options.workers] { made.serve(workers); });
   if (!made.session->wait_initialized(kStartBound)) {
     return fail(ErrorCode::kIo, "mounting on " + where.string(), "the kernel does not answer",
@@ -118,7 +123,7 @@ void Mount::advanced(StateId state) {
     if (entry && !node->fresh()) context.notifier.entry(entry->directory, entry->name);
   }
   for (const StatePart part : {StatePart::kDirectory, StatePart::kKv}) {
-    context.notifier.attributes(ino_of(state, part));
+    context.notifier.listing(ino_of(state, part));
   }
   context.notifier.wait(state, kTellBound);
 }

@@ -34,6 +34,11 @@ void Handle::take(const VersionSource& /*source*/, std::uint64_t /*source_offset
   done(fail(ErrorCode::kUnsupported, "sharing a file", "it has to be copied"));
 }
 
+Result<Ino> Directory::parent_ino() {
+  KVFS_ASSIGN(const NodePtr node, parent());
+  return node->ino();
+}
+
 Result<store::FilePlace> Directory::file_place(const std::string& name) {
   return refused("moving a file to " + name, "the daemon makes the files of this directory");
 }

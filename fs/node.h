@@ -47,6 +47,8 @@ struct Caching {
   double entry = 0;
   double attributes = 0;
 };
+// For the call that asked: the name is looked up again each time, and its attributes come along.
+inline constexpr double kForThisCall = 0.001;
 inline constexpr double kUntilTold = 3600;  // explicitly invalidated, or never changes
 inline constexpr double kOfStates = 600;    // explicitly invalidated too, by all who change states
 
@@ -181,14 +183,15 @@ class Directory : public Node {
   Directory* as_directory() override { return this; }
 
   virtual Result<NodePtr> parent() = 0;
+  virtual Result<Ino> parent_ino();  // spares the node
   virtual Result<NodePtr> lookup(std::string_view name) = 0;
   virtual Result<std::vector<Entry>> list() = 0;  // without "." and ".."
   // Whether a listing brings the entry's attributes along: not where those who list rarely want
   // them.
   virtual bool lists_attributes(const Entry& /*entry*/) const { return true; }
-  // Whether what it lists stays until the kernel changes it by a request to this very directory, or
-  // is told: else the kernel may not keep the listing.
-  virtual bool at_rest() { return false; }
+  // Whether what it has just listed stays until the kernel changes it by a request to this very
+  // directory, or is told (Context::names_changed): else the kernel may not keep the listing.
+  virtual bool at_rest(const std::vector<Entry>& /*listed*/) { return false; }
   virtual Holds holds() const { return Holds::kNothing; }
   // Whether the name is there, but not for who creates it: the daemon made it in a new state, or in
   // one that is being copied.

@@ -11,7 +11,7 @@ NodePtr NodeTable::remember(NodePtr node) {
   Known& known = known_[ino];
   if (!known.node) {
     known.node = std::move(node);
-    if (state) of_state_[state].insert(ino);
+    if (state) of_state_[state].push_back(ino);
   }
   ++known.lookups;
   return known.node;
@@ -29,7 +29,7 @@ void NodeTable::forget(Ino ino, std::uint64_t count) {
   dropped = std::move(it->second.node);
   known_.erase(it);
   if (const auto of = of_state_.find(dropped->state()); of != of_state_.end()) {
-    of->second.erase(ino);
+    std::erase(of->second, ino);
     if (of->second.empty()) of_state_.erase(of);
   }
 }

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "fs/node.h"
@@ -31,7 +30,7 @@ class NodeTable {
   };
   mutable std::mutex mutex_;  // guards everything below
   std::unordered_map<Ino, Known> known_;
-  std::unordered_map<StateId, std::unordered_set<Ino>> of_state_;
+  std::unordered_map<StateId, std::vector<Ino>> of_state_;
 };
 
 }  // namespace kvfs::fs

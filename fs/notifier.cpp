@@ -51,6 +51,7 @@ void Notifier::post(Notice notice) {
       if (notice.then) notice.then();
       return;
     }
+    if (!queue_.empty() && queue_.back().says(notice)) return;
     queue_.push_back(std::move(notice));
     ++posted_;
   }

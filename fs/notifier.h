@@ -51,6 +51,10 @@ class Notifier {
     std::string name;            // none: attributes
     bool listing = false;        // and its contents
     std::function<void()> then;  // set: nothing to tell but this
+    bool says(const Notice& other) const {
+      return !then && !other.then && ino == other.ino && name == other.name &&
+             listing == other.listing;
+    }
   };
   void post(Notice notice);
   void run();

@@ -26,8 +26,10 @@ bool is_job(const Place& place, std::string_view name) {
 void tell_names(Context& context, StateId state) {
   for (const StatePart part :
        {StatePart::kFeed, StatePart::kContinue, StatePart::kAsk, StatePart::kReplies}) {
-    context.name_times.changed(ino_of(state, part));
-    context.background_notifier.listing_now(ino_of(state, part));
+    const Ino directory = ino_of(state, part);
+    context.name_times.changed(directory);
+    context.listings.changed(directory);
+    context.background_notifier.listing_now(directory);
   }
 }
 

@@ -81,6 +81,7 @@ asio::awaitable<void> stream_events(Stream& stream, Front& front, std::string un
   const auto lines = std::make_shared<Lines>();
   store::Store& store = front.services.store;
   const Watch changes(store, [bell, lines, under](const store::Change& change) {
+    if (change.kind == store::Change::Kind::kStaged) return;
     if (!is_under(change.path, under) && !is_under(change.before, under)) return;
     lines->add(json::serialize(change_json(change)));
     ring(bell);

@@ -25,6 +25,8 @@ std::string_view name_of(Change::Kind kind) {
       return "file-renamed";
     case Change::Kind::kFileRemoved:
       return "file-removed";
+    case Change::Kind::kStaged:
+      return "staged";
   }
   return "";
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/store/records.h"
 
@@ -21,6 +22,7 @@ struct Change {
     kFileCreated,
     kFileRenamed,
     kFileRemoved,
+    kStaged,  // a file that is on its way to become the state's: no event
   };
   Kind kind = Kind::kChanged;
   StateId state;       // of a file: the state it is beside; none: states/ itself
@@ -29,6 +31,7 @@ struct Change {
   VersionId version;   // kAdvanced; none: it is empty now
   JobRecord job;       // kJob, without prompt and params
   std::string file;    // a file's name
+  std::vector<StateId> directories = {};  // in which names came, went or changed; none: states/
 };
 
 std::string_view name_of(Change::Kind kind);  // "created", …, "file-removed"

@@ -162,12 +162,14 @@ Result<std::vector<NameEntry>> files_of(const Txn& txn, StateId state) {
   return entries;
 }
 
-// What is only on its way to become a state's data is no news.
 Status note_file(TransactionScope& scope, Change::Kind kind, const FilePlace& place,
-                 const FilePlace& before = {}) {
-  if (!scope.watched || place.staged) return {};
-  Change change{.kind = kind, .state = place.directory, .file = place.name};
-  if (kind == Change::Kind::kFileRenamed) {
+                 const FilePlace& before) {
+  if (!scope.watched) return {};
+  Change change{.kind = place.staged ? Change::Kind::kStaged : kind,
+                .state = place.directory,
+                .file = place.name,
+                .directories = {place.directory, before.directory}};
+  if (change.kind == Change::Kind::kFileRenamed) {
     KVFS_ASSIGN(const std::string path, path_of(scope.txn, before.directory));
     change.before = path + (path.empty() ? "" : "/") + before.name;
   }
@@ -278,7 +280,7 @@ Result<FileId> WriteTransaction::create_node(const FilePlace& place, const FileN
   const auto kind =
       node.kind == FileKind::kSymlink ? NameEntry::Kind::kSymlink : NameEntry::Kind::kFile;
   KVFS_TRY(scope_.txn.put(table_of(place), key_of_place(place), encode_entry(kind, id.value)));
-  KVFS_TRY(note_file(scope_, Change::Kind::kFileCreated, place));
+  KVFS_TRY(note_file(scope_, Change::Kind::kFileCreated, place, place));
   return id;
 }
 
@@ -308,7 +310,7 @@ Result<FileId> WriteTransaction::unlink_node(const FilePlace& place) {
   node.linked = false;
   KVFS_TRY(put_node(scope_.txn, entry.file, node));
   KVFS_TRY(scope_.txn.erase(table_of(place), key_of_place(place)));
-  KVFS_TRY(note_file(scope_, Change::Kind::kFileRemoved, place));
+  KVFS_TRY(note_file(scope_, Change::Kind::kFileRemoved, place, place));
   return entry.file;
 }
 

@@ -225,7 +225,8 @@ Result<StateId> WriteTransaction::create_state(const StateRecord& record) {
   KVFS_TRY(put_state(scope_.txn, id, record));
   KVFS_TRY(put_name(scope_.txn, record, id));
   ++scope_.counters.statistics.states;
-  KVFS_TRY(note_change(scope_, {.kind = Change::Kind::kCreated, .state = id}));
+  KVFS_TRY(note_change(
+      scope_, {.kind = Change::Kind::kCreated, .state = id, .directories = {record.parent}}));
   return id;
 }
 
@@ -249,7 +250,8 @@ Result<StateId> WriteTransaction::create_snapshot(StateId of, std::string_view n
 Status WriteTransaction::remove_state(StateId id) {
   KVFS_ASSIGN(const StateRecord state, read_state(scope_.txn, id));
   KVFS_TRY(require_removable(scope_.txn, id, state));
-  KVFS_TRY(note_change(scope_, {.kind = Change::Kind::kRemoved, .state = id}));
+  KVFS_TRY(note_change(
+      scope_, {.kind = Change::Kind::kRemoved, .state = id, .directories = {state.parent}}));
   KVFS_TRY(abandon(scope_, state.version));
   KVFS_TRY(remove_nodes_of(scope_, id));
   KVFS_TRY(remove_files_of(scope_.txn, id));
@@ -270,13 +272,16 @@ Status WriteTransaction::rename_state(StateId id, StateId new_parent, std::strin
   KVFS_TRY(require_place(scope_.txn, new_parent, new_name, table_of(state)));
   KVFS_TRY(refuse_own_descendant(scope_.txn, id, new_parent));
   KVFS_ASSIGN(std::string before, path_of(scope_.txn, id));
+  std::vector<StateId> directories = {state.parent, new_parent};
   KVFS_TRY(erase_name(scope_.txn, state));
   state.parent = new_parent;
   state.name = new_name;
   KVFS_TRY(put_name(scope_.txn, state, id));
   KVFS_TRY(put_state(scope_.txn, id, state));
-  return note_change(scope_,
-                     {.kind = Change::Kind::kRenamed, .state = id, .before = std::move(before)});
+  return note_change(scope_, {.kind = Change::Kind::kRenamed,
+                              .state = id,
+                              .before = std::move(before),
+                              .directories = std::move(directories)});
 }
 
 Status WriteTransaction::update_state(StateId id, const StateRecord& record) {

@@ -14,7 +14,7 @@ class Ctl : public File {
       : File(ino_of(state, StatePart::kCtl)), context_(context), state_(state) {}
 
   Result<Attributes> attributes() override;
-  Caching caching() const override { return {.entry = 1, .attributes = 0}; }
+  Caching caching() const override { return {.entry = 1, .attributes = 1}; }
   StateId state() const override { return state_; }
   void change(const Changes& /*changes*/, Done done) override { done({}); }
   Result<std::unique_ptr<Handle>> open(int flags) override;

@@ -22,7 +22,7 @@ Result<Attributes> GeneratedFile::attributes() {
 }
 
 Caching GeneratedFile::caching() const {
-  if (kind_ == Kind::kChanging) return {.entry = kUntilTold, .attributes = 0};
+  if (kind_ == Kind::kChanging) return {.entry = 0, .attributes = kForThisCall};
   return {.entry = kUntilTold, .attributes = kUntilTold};
 }
 

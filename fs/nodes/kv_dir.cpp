@@ -64,6 +64,8 @@ Result<std::vector<Entry>> KvDir::list() {
   return entries;
 }
 
+bool KvDir::at_rest(const std::vector<Entry>& /*listed*/) { return !context().hidden.any(ino()); }
+
 Result<store::FilePlace> KvDir::file_place(const std::string& name) {
   KVFS_TRY(writable());
   return store::FilePlace{state(), path_of(name), true};

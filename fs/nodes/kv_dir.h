@@ -11,6 +11,7 @@ class KvDir : public PartDirectory {
   Result<Attributes> attributes() override;  // as old as the version
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
+  bool at_rest(const std::vector<Entry>& listed) override;
   // What is being copied here, under temporary names too, stands before the version's files.
   Holds holds() const override { return Holds::kStates; }
   Result<store::FilePlace> file_place(const std::string& name) override;

@@ -32,6 +32,15 @@ std::string default_template(Context& context, const store::StateRecord& record)
   return (*card)->chat ? "chat" : "raw";
 }
 
+std::string text_of(Context& context, const store::StateRecord& record,
+                    const sched::ParamSpec& spec) {
+  const auto set = record.params.find(std::string(spec.name));
+  if (set != record.params.end() && !set->second.empty()) return set->second + "\n";
+  if (spec.name == "model") return default_model(context, record) + "\n";
+  if (spec.name == "template") return default_template(context, record) + "\n";
+  return std::string(spec.default_value) + "\n";
+}
+
 class ParamHandle : public Handle {
  public:
   ParamHandle(Context& context, StateId state, std::string name, std::string text, int flags)
@@ -118,8 +127,7 @@ ParamFile::ParamFile(Context& context, StateId state, std::size_t place)
 
 Result<Attributes> ParamFile::attributes() {
   KVFS_ASSIGN(const store::StateRecord record, context_.store.state(state_));
-  KVFS_ASSIGN(const std::string text,
-              param_text(context_, state_, sched::param_table()[place_].name));
+  const std::string text = text_of(context_, record, sched::param_table()[place_]);
   return Attributes{.mode = file_mode(record, kReadWrite),
                     .uid = record.uid,
                     .gid = record.gid,
@@ -153,11 +161,7 @@ Result<std::string> param_text(Context& context, StateId state, std::string_view
   const auto spec = std::ranges::find(table, name, &sched::ParamSpec::name);
   if (spec == table.end()) return no_such_file(name);
   KVFS_ASSIGN(const store::StateRecord record, context.store.state(state));
-  const auto set = record.params.find(std::string(name));
-  if (set != record.params.end() && !set->second.empty()) return set->second + "\n";
-  if (name == "model") return default_model(context, record) + "\n";
-  if (name == "template") return default_template(context, record) + "\n";
-  return std::string(spec->default_value) + "\n";
+  return text_of(context, record, *spec);
 }
 
 Status known_param(Context& context, StateId state, const std::string& name) {

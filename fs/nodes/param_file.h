@@ -17,6 +17,7 @@ class ParamFile : public File {
   ParamFile(Context& context, StateId state, std::size_t place);
 
   Result<Attributes> attributes() override;
+  Caching caching() const override { return {.entry = 0, .attributes = kForThisCall}; }
   StateId state() const override { return state_; }
   void change(const Changes& changes, Done done) override;
   Result<std::unique_ptr<Handle>> open(int flags) override;

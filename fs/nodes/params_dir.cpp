@@ -33,9 +33,11 @@ Result<std::vector<Entry>> ParamsDir::list() {
   return entries;
 }
 
-bool ParamsDir::at_rest() {
-  return context().staging.list(place()).empty() && !context().hidden.any(ino());
+bool ParamsDir::at_rest(const std::vector<Entry>& listed) {
+  return listed.size() == sched::param_table().size() && !context().hidden.any(ino());
 }
+
+bool ParamsDir::lists_attributes(const Entry& /*entry*/) const { return false; }
 
 void ParamsDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
   done(create(name, how.flags));

@@ -10,8 +10,8 @@ class ParamsDir : public StagingDir {
   ParamsDir(Context& context, StateId state) : StagingDir(context, state, StatePart::kParams) {}
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
-  bool at_rest() override;
-  bool lists_attributes(const Entry& /*entry*/) const override { return false; }
+  bool at_rest(const std::vector<Entry>& listed) override;
+  bool lists_attributes(const Entry& entry) const override;
   void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;
   void rename(const std::string& name, Directory& to, const std::string& new_name, bool replace,

@@ -15,6 +15,7 @@ class PartDirectory : public Directory {
   StateId state() const override { return state_; }
   void change(const Changes& changes, Done done) override;
   Result<NodePtr> parent() override;
+  Result<Ino> parent_ino() override { return ino_of(state_, StatePart::kDirectory); }
 
  protected:
   Context& context() const { return context_; }

@@ -43,9 +43,8 @@ Result<std::vector<Entry>> RepliesDir::list() {
   return entries;
 }
 
-bool RepliesDir::at_rest() {
-  const auto listed = list();
-  return listed && listed->empty() && !context().hidden.any(ino());
+bool RepliesDir::at_rest(const std::vector<Entry>& listed) {
+  return listed.empty() && !context().hidden.any(ino());
 }
 
 bool RepliesDir::is_kept(std::string_view name) const {

@@ -11,7 +11,7 @@ class RepliesDir : public PartDirectory {
       : PartDirectory(context, state, StatePart::kReplies) {}
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
-  bool at_rest() override;
+  bool at_rest(const std::vector<Entry>& listed) override;
   // What a copy brings is kept, and no job's.
   void create_file(const std::string& name, const Creation& how, Answer<Created> done) override;
   void remove_file(const std::string& name, Done done) override;

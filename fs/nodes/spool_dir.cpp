@@ -20,9 +20,6 @@ Result<std::vector<Entry>> SpoolDir::list() {
   return entries;
 }
 
-// Jobs come and end.
-bool SpoolDir::at_rest() { return spooler::list(context(), place()).empty(); }
-
 void SpoolDir::create_file(const std::string& name, const Creation& how, Answer<Created> done) {
   done(create_staged(name, how.flags));
 }

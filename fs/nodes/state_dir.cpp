@@ -61,6 +61,9 @@ constexpr std::array kDataItems = {
 constexpr std::string_view kKv = "kv";
 // The directory's time as utimes set it.
 constexpr std::string_view kKeptTime = "time";
+// Names of a listing that the kernel may keep. Of a larger one people want attributes too, which a
+// listing that is read brings along.
+constexpr std::size_t kMostKept = 32;
 constexpr std::uint64_t kMostStatus = std::uint64_t{16} << 20;
 
 constexpr Item kSnapItem{".snap", StatePart::kSnap, true, make<SnapDir>};
@@ -70,6 +73,17 @@ const Item* fixed_item(std::string_view name, bool snapshot) {
   const auto it = std::ranges::find(kItems, name, &Item::name);
   const bool there = it != kItems.end() && (!snapshot || it->part == StatePart::kParams);
   return there ? &*it : nullptr;
+}
+
+// Where a state's name stands.
+Ino directory_of(const store::StateRecord& record) {
+  if (!record.parent) return ino_of(Fixed::kStates);
+  return ino_of(record.parent, record.snapshot ? StatePart::kSnap : StatePart::kDirectory);
+}
+
+bool holds_kv(const std::vector<store::NameEntry>& staged) {
+  return std::ranges::any_of(
+      staged, [](const store::NameEntry& entry) { return entry.name.starts_with("kv/"); });
 }
 
 bool is_data(std::string_view name) {
@@ -130,6 +144,11 @@ Result<NodePtr> StateDir::parent() {
   return state_dir(context(), record.parent);
 }
 
+Result<Ino> StateDir::parent_ino() {
+  KVFS_ASSIGN(const store::StateRecord record, context().store.state(container()));
+  return directory_of(record);
+}
+
 Result<NodePtr> StateDir::lookup(std::string_view name) {
   const bool staged = is_data(name) && context().store.staged(container(), name).has_value();
   if (!staged && context().hidden.hidden(ino(), name)) return no_such_file(name);
@@ -153,6 +172,7 @@ Result<NodePtr> StateDir::lookup(std::string_view name) {
 Result<std::vector<Entry>> StateDir::list() {
   KVFS_ASSIGN(const CurrentVersion now, current_version(context(), container()));
   KVFS_ASSIGN(std::vector<Entry> entries, StateContainer::list());
+  KVFS_ASSIGN(const auto staged, context().store.staged(container()));
   for (const Item& item : kItems) {
     if (fixed_item(item.name, frozen()) == nullptr) continue;
     entries.push_back({std::string(item.name), item.directory, ino_of(container(), item.part)});
@@ -166,13 +186,23 @@ Result<std::vector<Entry>> StateDir::list() {
       const auto number = ino_of(container(), now.record.version, item.part);
       entries.push_back({std::string(item.name), false, number.value_or(0)});
     }
-  } else if (has_staged_kv()) {
+  } else if (context().arrivals.has_kv(container()) || holds_kv(staged)) {
     entries.push_back({std::string(kKv), true, ino_of(container(), StatePart::kKv)});
   }
-  KVFS_TRY(list_staged(entries));
-  std::erase_if(entries, [&](const Entry& e) { return context().hidden.hidden(ino(), e.name); });
-  std::ranges::sort(entries, {}, &Entry::name);
+  // What is staged stands for what the state has of that name.
+  for (const store::NameEntry& entry : staged) {
+    if (entry.name.find('/') != std::string::npos) continue;
+    std::erase_if(entries, [&](const Entry& e) { return e.name == entry.name; });
+    entries.push_back({entry.name, false, ino_of(entry.file)});
+  }
+  if (context().hidden.any(ino())) {
+    std::erase_if(entries, [&](const Entry& e) { return context().hidden.hidden(ino(), e.name); });
+  }
   return entries;
+}
+
+bool StateDir::at_rest(const std::vector<Entry>& listed) {
+  return listed.size() <= kMostKept && !context().hidden.any(ino());
 }
 
 // `find` goes into the directories; what is in ctl and status it does not ask.
@@ -183,20 +213,7 @@ bool StateDir::lists_attributes(const Entry& entry) const {
 bool StateDir::has_staged_kv() const {
   if (context().arrivals.has_kv(container())) return true;
   const auto staged = context().store.staged(container());
-  return staged && std::ranges::any_of(*staged, [](const store::NameEntry& entry) {
-           return entry.name.starts_with("kv/");
-         });
-}
-
-// What is staged stands for what the state has of that name.
-Status StateDir::list_staged(std::vector<Entry>& entries) const {
-  KVFS_ASSIGN(const auto staged, context().store.staged(container()));
-  for (const store::NameEntry& entry : staged) {
-    if (entry.name.find('/') != std::string::npos) continue;
-    std::erase_if(entries, [&](const Entry& e) { return e.name == entry.name; });
-    entries.push_back({entry.name, false, ino_of(entry.file)});
-  }
-  return {};
+  return staged && holds_kv(*staged);
 }
 
 // Until it has data, a state's directories and files give way to those that a copy brings.
@@ -300,9 +317,7 @@ void StateDir::remove_file(const std::string& name, Done done) {
 
 Result<NodePtr> state_dir(Context& context, StateId state) {
   KVFS_ASSIGN(const store::StateRecord record, context.store.state(state));
-  const StatePart inside = record.snapshot ? StatePart::kSnap : StatePart::kDirectory;
-  const Ino directory = record.parent ? ino_of(record.parent, inside) : ino_of(Fixed::kStates);
-  return std::make_shared<StateDir>(context, state, EntryPlace{directory, record.name},
+  return std::make_shared<StateDir>(context, state, EntryPlace{directory_of(record), record.name},
                                     record.snapshot);
 }
 

@@ -17,8 +17,10 @@ class StateDir : public StateContainer {
   void change(const Changes& changes, Done done) override;
 
   Result<NodePtr> parent() override;
+  Result<Ino> parent_ino() override;
   Result<NodePtr> lookup(std::string_view name) override;
   Result<std::vector<Entry>> list() override;
+  bool at_rest(const std::vector<Entry>& listed) override;
   bool lists_attributes(const Entry& entry) const override;
   void make_directory(const std::string& name, const Caller& caller, Answer<NodePtr> done) override;
   void remove_directory(const std::string& name, Done done) override;
@@ -33,7 +35,6 @@ class StateDir : public StateContainer {
 
  private:
   bool has_staged_kv() const;
-  Status list_staged(std::vector<Entry>& entries) const;
 
   const EntryPlace place_;  // where it was looked up
 };
