@@ -174,18 +174,17 @@ class Model {
 
   // Starts to look at the sequence's entries in the way that a method of pruning needs
   // (prune::make_plan; plan_pruning() in pruning.h). Tokens are read on forks; the sequence stays as
-  // it is. kInvalid: a plan for another sequence; kUnsupported: this device cannot look at the whole
-  // text, or a model with convolutions.
-  virtual Result<std::unique_ptr<Observer>> look_again(const Sequence& sequence, prune::Plan plan);
-  // The same, at once. last: its newest tokens, of whose queries the weights are wanted
-  // (kNewestQuery: one; kWindowQueries: the window), read again with entries of their own in every
-  // head; all of them for kAllQueries and kExpectedQueries. kUnsupported: kReconstruction.
-  virtual Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
-                                             std::span<const TokenId> last) {
-    (void)sequence, (void)needs, (void)last;
+  // it is. kInvalid: a plan for another sequence; kUnsupported: a model with convolutions.
+  virtual Result<std::unique_ptr<Observer>> look_again(const Sequence& sequence, prune::Plan plan) {
+    (void)sequence, (void)plan;
     return fail(ErrorCode::kUnsupported, "look at what attention sees",
                 "this device cannot do that yet", "load the model on the CPU");
   }
+  // The same, at once. last: its newest tokens, of whose queries the weights are wanted
+  // (kNewestQuery: one; kWindowQueries: the window), read again with entries of their own in every
+  // head; all of them for kAllQueries and kExpectedQueries. kUnsupported: kReconstruction.
+  Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
+                                     std::span<const TokenId> last);
 
   // KV of one layer in block (positions block·256 …), all heads, as plain bytes: a piece for each
   // run of heads with the same positions, none for heads that hold nothing there.

@@ -39,35 +39,25 @@ prune::Repetition repetition_of(const ModelCard& card, const std::vector<TokenId
   return how;
 }
 
-// For a device that looks at keys and last tokens only, at once.
-class OneLook final : public Observer {
- public:
-  OneLook(Model& model, const Sequence& sequence, prune::Plan plan)
-      : model_(model), sequence_(sequence), plan_(std::move(plan)) {}
-
-  std::int64_t tokens_read() const override { return done_ ? plan_.tokens() : 0; }
-  Result<bool> read() override {
-    if (done_) return true;
-    std::span<const TokenId> last;
-    if (!plan_.passes.empty()) last = plan_.passes.front().tokens;
-    KVFS_ASSIGN(seen_, model_.observe(sequence_, plan_.needs, last));
-    done_ = true;
-    return true;
-  }
-  Result<prune::Observation> take() override { return std::move(seen_); }
-
- private:
-  Model& model_;
-  const Sequence& sequence_;
-  prune::Plan plan_;
-  prune::Observation seen_;
-  bool done_ = false;
-};
-
 }  // namespace
 
-Result<std::unique_ptr<Observer>> Model::look_again(const Sequence& sequence, prune::Plan plan) {
-  return std::make_unique<OneLook>(*this, sequence, std::move(plan));
+Result<prune::Observation> Model::observe(const Sequence& sequence, prune::Needs needs,
+                                          std::span<const TokenId> last) {
+  if (needs == prune::Needs::kReconstruction) {
+    return fail(ErrorCode::kUnsupported, "look at what attention sees",
+                "a model has to be asked to repeat a text, which takes a plan",
+                "use a method that needs no repetition: expected");
+  }
+  prune::Plan plan{.needs = needs, .passes = {}};
+  if (!last.empty()) {
+    const auto first = sequence.next_pos() - static_cast<Position>(last.size());
+    plan.passes.push_back({first, {last.begin(), last.end()}, 0, 0});
+  }
+  KVFS_ASSIGN(const auto observer, look_again(sequence, std::move(plan)));
+  for (bool all = false; !all;) {
+    KVFS_ASSIGN(all, observer->read());
+  }
+  return observer->take();
 }
 
 Result<prune::Plan> plan_pruning(const ModelCard& card, const prune::Method& method,

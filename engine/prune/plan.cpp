@@ -60,6 +60,24 @@ std::int64_t Plan::tokens() const {
   return all;
 }
 
+Status check_plan(const Plan& plan, Position end) {
+  const bool repeats = plan.needs == Needs::kReconstruction;
+  const bool looks = plan.needs != Needs::kNothing && plan.needs != Needs::kKeyNorms;
+  bool fits = plan.passes.empty() != looks;
+  for (const Pass& pass : plan.passes) {
+    const auto count = static_cast<Position>(pass.tokens.size());
+    fits = fits && count > 0 && pass.first >= 0 && pass.first + (repeats ? 0 : count) == end;
+    if (repeats) fits = fits && pass.begin >= 0 && pass.begin < pass.end && pass.end <= end;
+  }
+  const auto tokens = plan.tokens();
+  if (plan.needs == Needs::kNewestQuery) fits = fits && tokens == 1;
+  if (plan.needs == Needs::kAllQueries || plan.needs == Needs::kExpectedQueries)
+    fits = fits && tokens == end;
+  if (fits) return {};
+  return fail(ErrorCode::kInvalid, "look at what attention sees",
+              "the plan is not for a sequence of " + std::to_string(end) + " tokens");
+}
+
 Result<Plan> make_plan(const Method& method, std::span<const TokenId> text, Position context,
                        const Repetition& repetition) {
   Plan plan{.needs = needs_of(method), .passes = {}};

@@ -48,4 +48,7 @@ inline constexpr int kTokensBefore = 8;  // of a piece, by which it is named
 Result<Plan> make_plan(const Method& method, std::span<const TokenId> text, Position context,
                        const Repetition& repetition);
 
+// kInvalid: not a plan for a sequence that ends at this position.
+Status check_plan(const Plan& plan, Position end);
+
 }  // namespace kvfs::prune

@@ -3,16 +3,14 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/model/dequantize.h"
+#include "engine/model/places.h"
 
 namespace kvfs::model::cpu {
 namespace {
-
-constexpr const char* kWhat = "move entries to other positions";
 
 // Cosines and sines of one of the ropes: [positions, pairs].
 struct Turns {
@@ -20,73 +18,6 @@ struct Turns {
   std::vector<float> cosines;
   std::vector<float> sines;
 };
-
-// Where a head's entries lie and the first of the places that they go to.
-struct Head {
-  std::vector<Position> from;
-  Position first = 0;
-
-  bool moves() const {
-    for (std::size_t i = 0; i < from.size(); ++i) {
-      if (from[i] != first + static_cast<Position>(i)) return true;
-    }
-    return false;
-  }
-};
-
-struct Places {
-  std::vector<std::vector<Head>> layers;
-  Position next_pos = 0;
-  bool dense = true;  // every head has an entry at each position
-};
-
-Places find_places(const PageShape& shape, const PagedSequence& sequence) {
-  Places to;
-  const Position newest = sequence.next_pos() - 1;
-  const auto behind = [&](const Head& head) {
-    return head.from.empty() || head.from.back() != newest ? 1 : 0;
-  };
-  for (int layer = 0; layer < static_cast<int>(shape.layers.size()); ++layer) {
-    std::vector<Head>& heads = to.layers.emplace_back();
-    for (auto& positions : sequence.positions(shape, layer)) {
-      const Head& head = heads.emplace_back(Head{std::move(positions), 0});
-      to.next_pos = std::max(to.next_pos, static_cast<Position>(head.from.size()) + behind(head));
-    }
-  }
-  for (std::vector<Head>& heads : to.layers) {
-    for (Head& head : heads) {
-      head.first = to.next_pos - behind(head) - static_cast<Position>(head.from.size());
-      to.dense = to.dense && head.first == 0 && behind(head) == 0;
-    }
-  }
-  return to;
-}
-
-Status check_movable(const Architecture& model, const Places& to, Position next_pos) {
-  if (model.positions != nullptr) {
-    return fail(ErrorCode::kUnsupported, kWhat,
-                "the model learned its positions: they are part of what its tokens read, and keys "
-                "cannot be turned to others",
-                "leave positions=compact out: they keep their own");
-  }
-  for (std::size_t layer = 0; layer < to.layers.size(); ++layer) {
-    const Position window = model.layers[layer].window;
-    if (window == 0) continue;
-    for (const Head& head : to.layers[layer]) {
-      for (std::size_t i = 0; i < head.from.size(); ++i) {
-        const Position place = head.first + static_cast<Position>(i);
-        if (head.from[i] > next_pos - window || place <= to.next_pos - window) continue;
-        return fail(ErrorCode::kUnsupported, kWhat,
-                    "layer " + std::to_string(layer) + " sees " + std::to_string(window) +
-                        " positions, and would see position " + std::to_string(head.from[i]) +
-                        " again, which it had left behind",
-                    "leave positions=compact out, or prune by keep_last n=" +
-                        std::to_string(window) + " or less");
-      }
-    }
-  }
-  return {};
-}
 
 class Mover {
  public:
@@ -159,7 +90,7 @@ class Mover {
     std::memcpy(at, &bits, sizeof bits);
   }
 
-  void turn(int layer, const Head& head, Bytes& keys) const {
+  void turn(int layer, const HeadPlaces& head, Bytes& keys) const {
     const auto rope = forward_.architecture().layers[static_cast<std::size_t>(layer)].rope;
     if (!rope) return;  // a layer that turns nothing
     const Turns& turns = turns_.at(*rope);
@@ -188,7 +119,7 @@ class Mover {
 
   Status put(int layer, std::size_t head, const Bytes& keys, const Bytes& values,
              PagedSequence& made) const {
-    const Head& places = to_.layers[static_cast<std::size_t>(layer)][head];
+    const HeadPlaces& places = to_.layers[static_cast<std::size_t>(layer)][head];
     const std::size_t row = static_cast<std::size_t>(shape_.width) * size_of(shape_.dtype);
     const auto count = static_cast<Position>(places.from.size());
     for (Position i = 0; i < count;) {
@@ -220,11 +151,15 @@ class Mover {
 
 Result<std::unique_ptr<PagedSequence>> compacted(PagePool& pool, const Forward& forward,
                                                  ForkJoin& threads, const PagedSequence& sequence) {
-  const Places to = find_places(pool.shape(), sequence);
-  KVFS_TRY(check_movable(forward.architecture(), to, sequence.next_pos()));
-  bool moves = false;
-  for (const auto& heads : to.layers) moves = moves || std::ranges::any_of(heads, &Head::moves);
-  if (!moves) return nullptr;
+  const Architecture& model = forward.architecture();
+  Turnable turnable{model.positions != nullptr, {}};
+  std::vector<std::vector<std::vector<Position>>> positions;
+  for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
+    turnable.windows.push_back(model.layers[layer].window);
+    positions.push_back(sequence.positions(pool.shape(), static_cast<int>(layer)));
+  }
+  KVFS_ASSIGN(const Places to, find_places(std::move(positions), sequence.next_pos(), turnable));
+  if (!to.moves()) return nullptr;
   auto made = std::make_unique<PagedSequence>();
   KVFS_TRY(made->open_room(pool, to.next_pos, !to.dense));
   const Mover mover(pool, forward, sequence, to);

@@ -207,24 +207,6 @@ class CpuModel final : public Model {
                                 [this](PagedSequence& again, std::span<const TokenId> tokens,
                                        Watch* watch) { return read(again, tokens, {}, watch); });
   }
-  Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
-                                     std::span<const TokenId> last) override {
-    if (needs == prune::Needs::kReconstruction) {
-      return fail(ErrorCode::kUnsupported, "look at what attention sees",
-                  "a model has to be asked to repeat a text, which takes a plan",
-                  "use a method that needs no repetition: expected");
-    }
-    prune::Plan plan{.needs = needs, .passes = {}};
-    if (!last.empty()) {
-      const auto first = sequence.next_pos() - static_cast<Position>(last.size());
-      plan.passes.push_back({first, {last.begin(), last.end()}, 0, 0});
-    }
-    KVFS_ASSIGN(const auto observer, look_again(sequence, std::move(plan)));
-    for (bool all = false; !all;) {
-      KVFS_ASSIGN(all, observer->read());
-    }
-    return observer->take();
-  }
 
   std::uint64_t kv_bytes_used() const override { return pool_.used(); }
   std::uint64_t kv_bytes_budget() const override { return pool_.budget(); }

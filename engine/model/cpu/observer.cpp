@@ -11,30 +11,12 @@ namespace {
 
 constexpr std::size_t kSlice = 256;
 
-Status check_plan(const prune::Plan& plan, Position end) {
-  const bool repeats = plan.needs == prune::Needs::kReconstruction;
-  const bool looks = plan.needs != prune::Needs::kNothing && plan.needs != prune::Needs::kKeyNorms;
-  bool fits = plan.passes.empty() != looks;
-  for (const prune::Pass& pass : plan.passes) {
-    const auto count = static_cast<Position>(pass.tokens.size());
-    fits = fits && count > 0 && pass.first >= 0 && pass.first + (repeats ? 0 : count) == end;
-    if (repeats) fits = fits && pass.begin >= 0 && pass.begin < pass.end && pass.end <= end;
-  }
-  const auto tokens = plan.tokens();
-  if (plan.needs == prune::Needs::kNewestQuery) fits = fits && tokens == 1;
-  if (plan.needs == prune::Needs::kAllQueries || plan.needs == prune::Needs::kExpectedQueries)
-    fits = fits && tokens == end;
-  if (fits) return {};
-  return fail(ErrorCode::kInvalid, "look at what attention sees",
-              "the plan is not for a sequence of " + std::to_string(end) + " tokens");
-}
-
 }  // namespace
 
 Result<std::unique_ptr<PagedObserver>> PagedObserver::begin(
     const PageShape& shape, const Kernels& kernels, const Forward& forward, ForkJoin& threads,
     const PagedSequence& sequence, prune::Plan plan, Read read) {
-  KVFS_TRY(check_plan(plan, sequence.next_pos()));
+  KVFS_TRY(prune::check_plan(plan, sequence.next_pos()));
   return std::unique_ptr<PagedObserver>(new PagedObserver(
       shape, kernels, forward, threads, sequence, std::move(plan), std::move(read)));
 }

@@ -18,7 +18,7 @@ void copy_entry(const PageShape& shape, const HeadMemory& from, int from_slot, c
 
 Result<std::vector<std::shared_ptr<Page>>> pack(PagePool& pool,
                                                 const std::vector<const Page*>& pages,
-                                                const std::vector<StayingSlots>& staying,
+                                                const std::vector<SideSlots>& staying,
                                                 ForkJoin* threads) {
   const PageShape& shape = pool.shape();
   const auto heads = static_cast<std::size_t>(shape.kv_heads);

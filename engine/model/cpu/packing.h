@@ -11,16 +11,14 @@
 #include "codec/base/result.h"
 #include "engine/model/cpu/fork_join.h"
 #include "engine/model/cpu/kv_pages.h"
+#include "engine/model/side_slots.h"
 
 namespace kvfs::model::cpu {
-
-// By PageShape::side: slots of entries that stay, ascending.
-using StayingSlots = std::vector<std::vector<std::uint8_t>>;
 
 // One sparse page for each given. kTooLarge: memory holds the old and the new for a moment.
 Result<std::vector<std::shared_ptr<Page>>> pack(PagePool& pool,
                                                 const std::vector<const Page*>& pages,
-                                                const std::vector<StayingSlots>& staying,
+                                                const std::vector<SideSlots>& staying,
                                                 ForkJoin* threads);
 
 }  // namespace kvfs::model::cpu

@@ -134,7 +134,7 @@ Status PagedSequence::make_sparse(PagePool& pool, std::size_t index) {
   const PageShape& s = pool.shape();
   const Page& page = *pages_[index];
   if (page.sparse()) return {};
-  StayingSlots known(s.sides());
+  SideSlots known(s.sides());
   for (std::size_t side = 0; side < s.sides(); ++side) {
     const int end = std::max<int>(end_in(index), filled_[index][side]);
     known[side] = page.slots(0, 0, end);  // a whole page: the same for all
@@ -246,8 +246,8 @@ Status PagedSequence::set_next_pos(PagePool& pool, ForkJoin& threads, Position n
   return !packed && packed.error().code != ErrorCode::kTooLarge ? packed : Status{};
 }
 
-std::vector<StayingSlots> PagedSequence::all_slots(const PageShape& shape) const {
-  std::vector<StayingSlots> all(pages_.size());
+std::vector<SideSlots> PagedSequence::all_slots(const PageShape& shape) const {
+  std::vector<SideSlots> all(pages_.size());
   for (std::size_t page = 0; page < pages_.size(); ++page) {
     for (int layer = 0; layer < static_cast<int>(shape.layers.size()); ++layer) {
       for (int head = 0; head < shape.kv_heads; ++head)
@@ -258,10 +258,10 @@ std::vector<StayingSlots> PagedSequence::all_slots(const PageShape& shape) const
 }
 
 Status PagedSequence::rewrite(PagePool& pool, ForkJoin& threads,
-                              const std::vector<StayingSlots>& staying,
+                              const std::vector<SideSlots>& staying,
                               const std::vector<bool>& which) {
   std::vector<const Page*> from;
-  std::vector<StayingSlots> slots;
+  std::vector<SideSlots> slots;
   for (std::size_t i = 0; i < pages_.size(); ++i) {
     if (!which[i]) continue;
     from.push_back(pages_[i].get());
@@ -297,37 +297,9 @@ Status PagedSequence::prune(PagePool& pool, ForkJoin& threads, const prune::Kept
                 "the model has layers with convolutions, whose state has no entries to drop",
                 "prune states of models with attention only");
   }
-  if (kept.size() != s.layers.size())
-    return fail(ErrorCode::kInvalid, "prune a sequence",
-                "the choice is of another number of layers");
-  std::vector<StayingSlots> staying = all_slots(s);
-  std::vector<bool> loses(pages_.size());
-  for (std::size_t layer = 0; layer < kept.size(); ++layer) {
-    const std::string what = "prune layer " + std::to_string(layer);
-    if (kept[layer].size() != static_cast<std::size_t>(s.kv_heads))
-      return fail(ErrorCode::kInvalid, what, "the choice is of another number of heads");
-    for (std::size_t head = 0; head < kept[layer].size(); ++head) {
-      const std::size_t side = s.side(static_cast<int>(layer), static_cast<int>(head));
-      auto next = kept[layer][head].begin();
-      const auto end = kept[layer][head].end();
-      if (next == end) return fail(ErrorCode::kInvalid, what, "nothing of a head would stay");
-      std::int32_t index = 0;
-      for (std::size_t page = 0; page < staying.size(); ++page) {
-        const auto goes = [&](std::uint8_t) {
-          const bool stays = next != end && *next == index;
-          ++index;
-          if (stays) ++next;
-          return !stays;
-        };
-        if (std::erase_if(staying[page][side], goes) > 0) loses[page] = true;
-      }
-      if (next != end) {
-        return fail(ErrorCode::kInvalid, what,
-                    "entry " + std::to_string(*next) + " is not among its " +
-                        std::to_string(index) + ", or not in ascending order");
-      }
-    }
-  }
+  std::vector<SideSlots> staying = all_slots(s);
+  KVFS_ASSIGN(std::vector<bool> loses,
+              keep_only(kept, s.layers.size(), static_cast<std::size_t>(s.kv_heads), staying));
   // Sparse pages may share their memory: it is free once all of them are written anew.
   const auto sparse = [&](std::size_t i) { return pages_[i]->sparse(); };
   bool sparse_loses = false;

@@ -56,9 +56,9 @@ class PagedSequence final : public Sequence {
   Status make_room(PagePool& pool, Position end, bool sparse);
   Status make_sparse(PagePool& pool, std::size_t index);
   // By page: slots of the entries at positions before next_pos.
-  std::vector<StayingSlots> all_slots(const PageShape& shape) const;
+  std::vector<SideSlots> all_slots(const PageShape& shape) const;
   // Puts pages with just these slots in the place of some.
-  Status rewrite(PagePool& pool, ForkJoin& threads, const std::vector<StayingSlots>& staying,
+  Status rewrite(PagePool& pool, ForkJoin& threads, const std::vector<SideSlots>& staying,
                  const std::vector<bool>& which);
   Status check_filled(const PageShape& shape, Position next_pos, const std::string& what) const;
 

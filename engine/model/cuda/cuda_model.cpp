@@ -208,19 +208,6 @@ class CudaModel final : public Model {
           });
         });
   }
-  Result<prune::Observation> observe(const Sequence& sequence, prune::Needs needs,
-                                     std::span<const TokenId> last) override {
-    prune::Plan plan{.needs = needs, .passes = {}};
-    if (!last.empty()) {
-      const auto first = sequence.next_pos() - static_cast<Position>(last.size());
-      plan.passes.push_back({first, {last.begin(), last.end()}, 0, 0});
-    }
-    KVFS_ASSIGN(const auto observer, look_again(sequence, std::move(plan)));
-    for (bool all = false; !all;) {
-      KVFS_ASSIGN(all, observer->read());
-    }
-    return observer->take();
-  }
   std::uint64_t kv_bytes_used() const override { return pool_.used(); }
   std::uint64_t kv_bytes_budget() const override { return pool_.budget(); }
 

@@ -322,39 +322,12 @@ std::vector<std::vector<Position>> DeviceSequence::positions(int layer) const {
 
 Status DeviceSequence::prune(const prune::Kept& kept) {
   const PageShape& shape = pool_->shape();
-  if (kept.size() != static_cast<std::size_t>(shape.layers))
-    return fail(ErrorCode::kInvalid, "prune a sequence",
-                "the choice is of another number of layers");
   std::vector<SideSlots> staying;
   for (std::size_t page = 0; page < pages_.size(); ++page)
     staying.push_back(slots_below(shape, *pages_[page], end_in(page)));
-  std::vector<bool> loses(pages_.size());
-  for (std::size_t layer = 0; layer < kept.size(); ++layer) {
-    const std::string what = "prune layer " + std::to_string(layer);
-    if (kept[layer].size() != static_cast<std::size_t>(shape.kv_heads))
-      return fail(ErrorCode::kInvalid, what, "the choice is of another number of heads");
-    for (std::size_t head = 0; head < kept[layer].size(); ++head) {
-      const std::size_t side = layer * kept[layer].size() + head;
-      auto next = kept[layer][head].begin();
-      const auto end = kept[layer][head].end();
-      if (next == end) return fail(ErrorCode::kInvalid, what, "nothing of a head would stay");
-      std::int32_t index = 0;
-      for (std::size_t page = 0; page < staying.size(); ++page) {
-        const auto goes = [&](std::uint8_t) {
-          const bool stays = next != end && *next == index;
-          ++index;
-          if (stays) ++next;
-          return !stays;
-        };
-        if (std::erase_if(staying[page][side], goes) > 0) loses[page] = true;
-      }
-      if (next != end) {
-        return fail(ErrorCode::kInvalid, what,
-                    "entry " + std::to_string(*next) + " is not among its " +
-                        std::to_string(index) + ", or not in ascending order");
-      }
-    }
-  }
+  KVFS_ASSIGN(const std::vector<bool> loses,
+              keep_only(kept, static_cast<std::size_t>(shape.layers),
+                        static_cast<std::size_t>(shape.kv_heads), staying));
   settle();
   std::vector<std::shared_ptr<PagePool::Page>> pages = pages_;
   for (std::size_t page = 0; page < pages.size(); ++page) {

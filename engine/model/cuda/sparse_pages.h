@@ -9,11 +9,9 @@
 
 #include "codec/base/kv.h"
 #include "engine/model/cuda/pages.h"
+#include "engine/model/side_slots.h"
 
 namespace kvfs::model::cuda {
-
-// By side, ascending.
-using SideSlots = std::vector<std::vector<std::uint8_t>>;
 
 // Slots below `end` that each side of a page has.
 SideSlots slots_below(const PageShape& shape, const PagePool::Page& page, int end);

@@ -70,10 +70,6 @@ class AheadModel final : public model::Model {
                                                       prune::Plan plan) override {
     return of_->look_again(sequence, std::move(plan));
   }
-  Result<prune::Observation> observe(const model::Sequence& sequence, prune::Needs needs,
-                                     std::span<const TokenId> last) override {
-    return of_->observe(sequence, needs, last);
-  }
   Result<std::vector<KvPiece>> kv_out(const model::Sequence& sequence, std::uint16_t layer,
                                       std::int32_t block) override {
     return of_->kv_out(sequence, layer, block);
