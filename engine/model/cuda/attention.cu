@@ -66,6 +66,12 @@ __device__ bool sees(const AttentionRule& rule, int position, int other) {
   return other <= position && (rule.window == 0 || other > position - rule.window);
 }
 
+// Whether the softmax that kept weights are of is over an entry, if it is seen.
+__device__ bool counts(const WeightRule& kept, int position) {
+  return position < kept.sinks || position >= kept.after ||
+         (position >= kept.begin && position < kept.end);
+}
+
 // A query into shared memory, scaled.
 __device__ void take_query(const float* qkv, std::int64_t row, int head, const HeadShape& shape,
                            float scale, float* q) {
@@ -80,7 +86,7 @@ __device__ void take_query(const float* qkv, std::int64_t row, int head, const H
 template <class T>
 __global__ void attend_page(const float* qkv, const RowPlace* places, int most_pages,
                             HeadShape shape, AttentionRule rule, KvPlace kv, std::uint32_t only,
-                            float* partial) {
+                            WeightRule watched, float* partial) {
   extern __shared__ float shared[];
   float* q = shared;                            // [width]
   float* runs = q + shape.width;                // [kRuns][width]
@@ -117,6 +123,9 @@ __global__ void attend_page(const float* qkv, const RowPlace* places, int most_p
     const float most = tree_max(score, scratch);
     const float weight = there ? expf(score - most) : 0.0F;
     const float sum = tree_sum(weight, scratch);
+    const bool apart = watched.highest;
+    const float counted =
+        apart ? tree_sum(counts(watched, page_begin + thread) ? weight : 0.0F, scratch) : sum;
     weights[thread] = weight;
     __syncthreads();
 
@@ -143,6 +152,7 @@ __global__ void attend_page(const float* qkv, const RowPlace* places, int most_p
     if (thread == 0) {
       out[0] = most;
       out[1] = sum;
+      if (apart) watched.sums[(row * shape.heads + head) * (most_pages + 2) + 2 + page] = counted;
     }
   }
 }
@@ -175,40 +185,59 @@ __global__ void merge_pages(const RowPlace* places, int most_pages, HeadShape sh
   }
 }
 
+// A thread a row and head: what its scores are less, and the sum that divides, in its watch's sums.
+__global__ void find_totals(const RowPlace* places, int rows, int most_pages, HeadShape shape,
+                            WeightRule watched, const float* partial) {
+  const int at = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (at >= rows * shape.heads) return;
+  float* sums = watched.sums + std::int64_t{at} * (most_pages + 2);
+  const float* mine = partial + std::int64_t{at} * most_pages * partial_stride(shape.width);
+  const int pages = places[at / shape.heads].position / kPageTokens + 1;
+  float most = -INFINITY;
+  float sum = 0.0F;
+  for (int page = 0; page < pages; ++page, mine += partial_stride(shape.width)) {
+    const float part = watched.highest ? sums[2 + page] : mine[1];
+    if (mine[0] == -INFINITY || part == 0.0F) continue;
+    const float now = fmaxf(most, mine[0]);
+    sum = fmaf(sum, expf(most - now), part * expf(mine[0] - now));
+    most = now;
+  }
+  sums[0] = most;
+  sums[1] = sum;
+}
+
 // A block a page and KV head, for all rows, one after the other.
 template <class T>
-__global__ void weigh_page(const float* qkv, const RowPlace* places, int rows, int most_pages,
-                           HeadShape shape, AttentionRule rule, KvPlace kv, const float* partial,
+__global__ void weigh_page(const float* qkv, const RowPlace* places, int rows, HeadShape shape,
+                           AttentionRule rule, KvPlace kv, WeightRule watched, int most_pages,
                            float* weights) {
   extern __shared__ float q[];
   const int group = shape.heads / shape.kv_heads;
   const int page = static_cast<int>(blockIdx.x);
   const int kv_head = static_cast<int>(blockIdx.y);
   const int thread = static_cast<int>(threadIdx.x);
+  const int page_begin = page * kPageTokens;
+  if (watched.highest && (watched.end <= page_begin || watched.begin >= page_begin + kPageTokens))
+    return;
   const auto entries = entries_of<T>(kv.pages[places[0].first_page + page], kv, shape, kv_head);
-  const std::int64_t stride = partial_stride(shape.width);
   const int slot = thread < entries.count ? entries.slot(thread) : kPageTokens;
+  const int position = page_begin + slot;
+  const bool asked = slot < kPageTokens &&
+                     (!watched.highest || (position >= watched.begin && position < watched.end));
   float* mine = weights + std::int64_t{page} * shape.heads * kPageTokens;  // [heads][slot]
 
   for (int in_group = 0; in_group < group; ++in_group) {
     const int head = kv_head * group + in_group;
     for (int row = 0; row < rows; ++row) {
-      const RowPlace place = places[row];
       take_query(qkv, row, head, shape, rule.scale, q);
-      if (slot == kPageTokens || !sees(rule, place.position, page * kPageTokens + slot)) continue;
-      const float* part = partial + (std::int64_t{row} * shape.heads + head) * most_pages * stride;
-      float most = -INFINITY;
-      float sum = 0.0F;
-      for (int p = 0; p <= place.position / kPageTokens; ++p) {
-        const float here = part[p * stride];
-        if (here == -INFINITY) continue;
-        const float now = fmaxf(most, here);
-        sum = fmaf(sum, expf(most - now), part[p * stride + 1] * expf(here - now));
-        most = now;
-      }
+      if (!asked || !sees(rule, places[row].position, position)) continue;
       const float score =
           score_of(q, entries.keys + std::int64_t{thread} * shape.width, shape, rule);
-      mine[head * kPageTokens + slot] += expf(score - most) / sum;
+      const float* sums =
+          watched.sums + (std::int64_t{row} * shape.heads + head) * (most_pages + 2);
+      const float weight = sums[1] > 0.0F ? expf(score - sums[0]) / sums[1] : 0.0F;
+      float& to = mine[head * kPageTokens + slot];
+      to = watched.highest ? fmaxf(to, weight) : to + weight;
     }
   }
 }
@@ -224,12 +253,12 @@ std::size_t attention_scratch(int rows, int most_pages, HeadShape shape) {
 template <class T>
 cudaError_t attention(const float* qkv, const RowPlace* places, int rows, int most_pages,
                       HeadShape shape, const AttentionRule& rule, KvPlace kv, float* partial,
-                      T* out, cudaStream_t stream, std::uint32_t only) {
+                      T* out, cudaStream_t stream, std::uint32_t only, const WeightRule& watched) {
   const auto floats = static_cast<unsigned>((kRuns + 1) * shape.width + 2 * kPageTokens + kRuns);
   const dim3 grid(static_cast<unsigned>(most_pages), static_cast<unsigned>(rows),
                   static_cast<unsigned>(shape.kv_heads));
-  attend_page<T><<<grid, kThreads, floats * sizeof(float), stream>>>(qkv, places, most_pages, shape,
-                                                                     rule, kv, only, partial);
+  attend_page<T><<<grid, kThreads, floats * sizeof(float), stream>>>(
+      qkv, places, most_pages, shape, rule, kv, only, watched, partial);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
   const dim3 heads(static_cast<unsigned>(rows), static_cast<unsigned>(shape.heads));
   merge_pages<T>
@@ -237,24 +266,33 @@ cudaError_t attention(const float* qkv, const RowPlace* places, int rows, int mo
   return cudaGetLastError();
 }
 
+std::size_t weight_scratch(int rows, int most_pages, HeadShape shape) {
+  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(shape.heads) *
+         (static_cast<std::size_t>(most_pages) + 2);
+}
+
 template <class T>
 cudaError_t attention_weights(const float* qkv, const RowPlace* places, int rows, int most_pages,
                               HeadShape shape, const AttentionRule& rule, KvPlace kv,
-                              const float* partial, float* weights, cudaStream_t stream) {
+                              const WeightRule& watched, const float* partial, float* weights,
+                              cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>((rows * shape.heads + kThreads - 1) / kThreads);
+  find_totals<<<blocks, kThreads, 0, stream>>>(places, rows, most_pages, shape, watched, partial);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(most_pages), static_cast<unsigned>(shape.kv_heads));
   const auto bytes = static_cast<unsigned>(shape.width) * sizeof(float);
-  weigh_page<T><<<grid, kThreads, bytes, stream>>>(qkv, places, rows, most_pages, shape, rule, kv,
-                                                   partial, weights);
+  weigh_page<T><<<grid, kThreads, bytes, stream>>>(qkv, places, rows, shape, rule, kv, watched,
+                                                   most_pages, weights);
   return cudaGetLastError();
 }
 
-#define KVFS_FOR(T)                                                                              \
-  template cudaError_t attention(const float*, const RowPlace*, int, int, HeadShape,             \
-                                 const AttentionRule&, KvPlace, float*, T*, cudaStream_t,        \
-                                 std::uint32_t);                                                 \
-  template cudaError_t attention_weights<T>(const float*, const RowPlace*, int, int, HeadShape,  \
-                                            const AttentionRule&, KvPlace, const float*, float*, \
-                                            cudaStream_t);
+#define KVFS_FOR(T)                                                                             \
+  template cudaError_t attention(const float*, const RowPlace*, int, int, HeadShape,            \
+                                 const AttentionRule&, KvPlace, float*, T*, cudaStream_t,       \
+                                 std::uint32_t, const WeightRule&);                             \
+  template cudaError_t attention_weights<T>(const float*, const RowPlace*, int, int, HeadShape, \
+                                            const AttentionRule&, KvPlace, const WeightRule&,   \
+                                            const float*, float*, cudaStream_t);
 KVFS_FOR(float)
 KVFS_FOR(__nv_bfloat16)
 #undef KVFS_FOR

@@ -3,6 +3,7 @@
 #include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/numbers.cuh"
 #include "engine/model/cuda/page_entries.cuh"
+#include "engine/model/cuda/turning.cuh"
 
 namespace kvfs::model::cuda {
 namespace {
@@ -74,21 +75,15 @@ __global__ void add_bias_kernel(const float* bias, int width, float* y) {
 
 // A block a row; a thread a pair of dimensions of one query or key head.
 __device__ void turn(float* qkv, const Turning& turning, int position, const HeadShape& shape) {
-  const float* frequencies =
-      turning.late != nullptr && position >= turning.late_from ? turning.late : turning.frequencies;
   const int pairs = (shape.heads + shape.kv_heads) * turning.pairs;
   for (int i = static_cast<int>(threadIdx.x); i < pairs; i += kThreads) {
     const int dimension = i % turning.pairs;
     float* low = qkv + i / turning.pairs * shape.width + dimension;
-    float sine;
-    float cosine;
-    sincosf(static_cast<float>(position) * frequencies[dimension], &sine, &cosine);
-    sine *= turning.magnitude;
-    cosine *= turning.magnitude;
+    const float2 turn = cosine_and_sine(turning, position, dimension);
     const float a = low[0];
     const float b = low[turning.pairs];
-    low[0] = a * cosine - b * sine;
-    low[turning.pairs] = b * cosine + a * sine;
+    low[0] = a * turn.x - b * turn.y;
+    low[turning.pairs] = b * turn.x + a * turn.y;
   }
 }
 

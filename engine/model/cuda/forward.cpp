@@ -20,6 +20,7 @@ class FastForward final : public Forward {
     reader_.read(sequence, tokens, logits, watch);
   }
   int most_grids() const override { return Reader::kMostGrids; }
+  Turning turning(int) const override { return reader_.turning(); }
   void generate(std::span<const Row> rows) override { generator_.generate(rows); }
   int most_ahead() const override { return kMostAhead; }
   void launch(std::span<const AheadRow> rows) override { generator_.launch(rows); }

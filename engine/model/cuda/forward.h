@@ -12,19 +12,13 @@
 
 #include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/pages.h"
+#include "engine/model/cuda/watch.h"
 #include "engine/model/cuda/weights.h"
 
 namespace kvfs::model::cuda {
 
 struct ForwardError : std::runtime_error {
   explicit ForwardError(cudaError_t error) : std::runtime_error(cudaGetErrorString(error)) {}
-};
-
-// What read rows' queries gave each entry, added up: [layers][pages][heads][256 slots] fp32 on the
-// device, for methods of pruning.
-struct Watch {
-  float* weights;
-  int pages;  // that there is room for
 };
 
 class Forward {
@@ -37,6 +31,8 @@ class Forward {
   virtual void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
                     std::span<float> logits, const Watch* watch = nullptr) = 0;
   virtual int most_grids() const { return 1; }
+  // How a layer turns its keys; its memory lives as long as this.
+  virtual Turning turning(int layer) const = 0;
 
   // Generates: one token for each of up to kMaxBatch sequences; logits one after the other, [vocab]
   // each.

@@ -12,9 +12,6 @@
 namespace kvfs::model::cuda {
 namespace {
 
-// Of attention's partial results; long histories take more launches of fewer rows.
-constexpr std::size_t kScratchBytes = std::size_t{256} << 20;
-
 void check(cudaError_t error) {
   if (error != cudaSuccess) throw ForwardError(error);
 }
@@ -40,7 +37,8 @@ class GeneralForward final : public Forward {
         weights_(std::move(weights)),
         pages_(pages),
         device_(device),
-        gemm_(gemm) {
+        gemm_(gemm),
+        attention_(device) {
     const int widest = std::max({model_.width, model_.q_width(), widest_ffn(model_)});
     for (at::Tensor* each : {&x_, &attention_part_, &ffn_part_, &answered_})
       *each = make(kGridRows * model_.width, at::kFloat);
@@ -85,6 +83,15 @@ class GeneralForward final : public Forward {
     output(0, count);
     for (int i = 0; i < count; ++i) download(i, rows[static_cast<std::size_t>(i)].logits);
     check(cudaStreamSynchronize(stream()));
+  }
+
+  Turning turning(int index) const override {
+    const Layer& layer = model_.layers[static_cast<std::size_t>(index)];
+    if (!layer.rope) return {nullptr, 0};
+    const Rope& rope = model_.ropes[static_cast<std::size_t>(*layer.rope)];
+    const GeneralRope& device = weights_.ropes[static_cast<std::size_t>(*layer.rope)];
+    return {floats(device.frequencies), static_cast<int>(rope.frequencies.size()),
+            floats(device.late), rope.late_from, rope.magnitude};
   }
 
  private:
@@ -133,6 +140,7 @@ class GeneralForward final : public Forward {
     addresses_ = reinterpret_cast<void* const*>(device);
     tokens_ = reinterpret_cast<const std::int32_t*>(device + tokens_at);
     places_ = reinterpret_cast<const RowPlace*>(device + places_at);
+    first_position_ = places.front().position;
     most_pages_ = 0;
     for (const RowPlace& place : places)
       most_pages_ = std::max(most_pages_, place.position / kBlockTokens + 1);
@@ -167,35 +175,15 @@ class GeneralForward final : public Forward {
     norm_heads(w.k_norm, qkv + model_.q_width(), model_.kv_width(), rows);
     const auto layer_number = static_cast<int>(index);
     const KvPlace kv{addresses_, pages_.offset(layer_number, 0), pages_.offset(layer_number, 1)};
-    check(rope_and_store<T>(qkv, turning(layer), places_, rows.count, heads(), kv, stream()));
+    if (watch_ != nullptr)
+      watch_->see_queries(layer_number, qkv, first_position_, rows.count, heads());
+    check(
+        rope_and_store<T>(qkv, turning(layer_number), places_, rows.count, heads(), kv, stream()));
     const AttentionRule rule{model_.attention_scale, model_.score_cap, layer.window};
-    const std::size_t of_row = attention_scratch(1, most_pages_, heads());
-    const int at_once = static_cast<int>(std::clamp<std::size_t>(
-        kScratchBytes / sizeof(float) / of_row, 1, static_cast<std::size_t>(rows.count)));
-    make_room(partial_, static_cast<std::int64_t>(of_row) * at_once, at::kFloat);
-    T* out = row<T>(hidden_, model_.q_width(), rows.first);
-    for (int begin = 0; begin < rows.count; begin += at_once) {
-      const int some = std::min(at_once, rows.count - begin);
-      const float* queries = qkv + begin * qkv_width();
-      auto* partial = row<float>(partial_, 0, 0);
-      check(attention(queries, places_ + begin, some, most_pages_, heads(), rule, kv, partial,
-                      out + std::int64_t{begin} * model_.q_width(), stream()));
-      if (watch_ == nullptr) continue;
-      float* weights = watch_->weights + static_cast<std::int64_t>(index) * watch_->pages *
-                                             model_.heads * kBlockTokens;
-      check(attention_weights<T>(queries, places_ + begin, some, most_pages_, heads(), rule, kv,
-                                 partial, weights, stream()));
-    }
+    attention_.run(layer_number, qkv, places_, rows.count, most_pages_, heads(), rule, kv,
+                   row<T>(hidden_, model_.q_width(), rows.first), watch_);
     multiply(w.attn_out, hidden_, rows, attention_part_);
     if (!model_.parallel) add_to_stream(w.attn_post, attention_part_, rows);
-  }
-
-  Turning turning(const Layer& layer) const {
-    if (!layer.rope) return {nullptr, 0};
-    const Rope& rope = model_.ropes[static_cast<std::size_t>(*layer.rope)];
-    const GeneralRope& device = weights_.ropes[static_cast<std::size_t>(*layer.rope)];
-    return {floats(device.frequencies), static_cast<int>(rope.frequencies.size()),
-            floats(device.late), rope.late_from, rope.magnitude};
   }
 
   void feed_forward(std::size_t index, Rows rows) {
@@ -328,17 +316,18 @@ class GeneralForward final : public Forward {
   const PageShape pages_;
   const at::Device device_;
   const bool gemm_;
+  RowAttention attention_;
   cpu::Router router_;
   // [kGridRows, …], as wide as the widest use; rows that no token sits in hold earlier numbers.
   at::Tensor x_, qkv_, attention_part_, ffn_part_, up_, answered_;
   at::Tensor normed_, hidden_, gathered_;  // of type T
   at::Tensor logits_;                      // [kMaxBatch, vocab]
-  at::Tensor partial_;                     // attention's scratch
   at::Tensor visits_;
   at::Tensor batch_;  // what upload() put there last:
   void* const* addresses_ = nullptr;
   const std::int32_t* tokens_ = nullptr;
   const RowPlace* places_ = nullptr;
+  int first_position_ = 0;
   int most_pages_ = 0;
   const Watch* watch_ = nullptr;  // of the step at hand
 };

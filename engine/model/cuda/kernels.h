@@ -90,20 +90,34 @@ struct AttentionRule {
   float cap = 0;   // score → cap · tanh(score / cap); 0: none
   int window = 0;  // keys a row sees, itself included; 0: all
 };
+// Which weights are kept: the sum of all; or the highest of those that entries at positions begin …
+// end − 1 are given by a softmax over them, the first `sinks` and what is from `after` on.
+struct WeightRule {
+  float* sums = nullptr;  // scratch, weight_scratch() floats
+  bool highest = false;
+  int sinks = 0;
+  int begin = 0;
+  int end = 0;
+  int after = 0;
+};
 // out[r][heads·width] = row r's queries' attention to their sequence's entries at positions up to
-// its own. partial: fp32 scratch, attention_scratch() floats. only: rope_and_store's.
+// its own. partial: fp32 scratch, attention_scratch() floats. only: rope_and_store's. watched: of
+// attention_weights() to follow; it changes no bit of out.
 template <class T>
 cudaError_t attention(const float* qkv, const RowPlace* places, int rows, int most_pages,
                       HeadShape shape, const AttentionRule& rule, KvPlace kv, float* partial,
-                      T* out, cudaStream_t stream, std::uint32_t only = 0);
+                      T* out, cudaStream_t stream, std::uint32_t only = 0,
+                      const WeightRule& watched = {});
 std::size_t attention_scratch(int rows, int most_pages, HeadShape shape);
+std::size_t weight_scratch(int rows, int most_pages, HeadShape shape);
 
-// After attention() of these rows, of one sequence: weights [pages][heads][256 slots] += the
-// softmax weights that their queries gave each entry, rows in ascending order.
+// After attention() of these rows, of one sequence: the softmax weights that their queries gave
+// each entry go into weights [pages][heads][256 slots], rows in ascending order.
 template <class T>
 cudaError_t attention_weights(const float* qkv, const RowPlace* places, int rows, int most_pages,
                               HeadShape shape, const AttentionRule& rule, KvPlace kv,
-                              const float* partial, float* weights, cudaStream_t stream);
+                              const WeightRule& watched, const float* partial, float* weights,
+                              cudaStream_t stream);
 
 // out[r][i] = f(x[r][i]) · x[r][width + i], or f(x[r][i]).
 template <class T>

@@ -1,40 +1,26 @@
 #include "engine/model/cuda/observer.h"
 
-#include <cuda_runtime.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <string>
 #include <utility>
 
 #include "engine/model/cuda/cuda_model.h"
-#include "engine/model/dequantize.h"
+#include "engine/prune/methods.h"
 
 namespace kvfs::model::cuda {
 namespace {
 
-float norm_of(ByteSpan row, DType dtype) {
-  double sum = 0;
-  for (std::size_t i = 0; i < row.size() / size_of(dtype); ++i) {
-    float x = 0;
-    if (dtype == DType::kF32) {
-      std::memcpy(&x, &row[i * 4], sizeof x);
-    } else {
-      std::uint16_t bits = 0;
-      std::memcpy(&bits, &row[i * 2], sizeof bits);
-      x = bf16_to_float(bits);
-    }
-    sum += static_cast<double>(x) * x;
-  }
-  return static_cast<float>(std::sqrt(sum));
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw ForwardError(error);
 }
+cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
 
 class DeviceObserver final : public Observer {
  public:
-  DeviceObserver(ObservedModel model, const DeviceSequence& sequence, prune::Plan plan,
+  DeviceObserver(const ObservedModel& model, const DeviceSequence& sequence, prune::Plan plan,
                  at::Device device, WatchedRead read, Guard guard)
-      : model_(std::move(model)),
+      : model_(model),
         sequence_(sequence),
         plan_(std::move(plan)),
         device_(device),
@@ -55,8 +41,7 @@ class DeviceObserver final : public Observer {
     const std::size_t count =
         std::min<std::size_t>(pass.tokens.size() - at_,
                               static_cast<std::size_t>(kGridRows - again_->next_pos() % kGridRows));
-    const Watch watch{weights_.data_ptr<float>(), pages_};
-    KVFS_TRY(read_(*again_, std::span(pass.tokens).subspan(at_, count), watch));
+    KVFS_TRY(read_(*again_, std::span(pass.tokens).subspan(at_, count), watch_));
     at_ += count;
     tokens_read_ += static_cast<std::int64_t>(count);
     if (at_ == pass.tokens.size()) {
@@ -71,73 +56,157 @@ class DeviceObserver final : public Observer {
       return fail(ErrorCode::kInternal, "look at what attention sees",
                   "not all tokens of the plan were read");
     }
-    prune::Observation seen(static_cast<std::size_t>(model_.layers));
-    for (int layer = 0; layer < model_.layers; ++layer)
-      seen[static_cast<std::size_t>(layer)].positions = sequence_.positions(layer);
+    prune::Observation seen(static_cast<std::size_t>(model_.layers()));
+    for (std::size_t layer = 0; layer < seen.size(); ++layer)
+      seen[layer].positions = sequence_.positions(static_cast<int>(layer));
     KVFS_TRY(guard_([&]() -> Status {
-      if (plan_.needs == prune::Needs::kKeyNorms) return measure_keys(seen);
-      if (plan_.needs != prune::Needs::kNothing) take_weights(seen);
+      fill(seen);
       return {};
     }));
     again_.reset();
-    weights_ = at::Tensor();
+    weights_ = origin_ = first_ = second_ = at::Tensor();
     return seen;
   }
 
  private:
+  at::Tensor make(std::int64_t elements, at::ScalarType type = at::kFloat) const {
+    return at::zeros({elements}, at::TensorOptions().dtype(type).device(device_));
+  }
+  std::int64_t sides() const { return std::int64_t{model_.layers()} * model_.heads.heads; }
+
   void begin_pass(const prune::Pass& pass) {
     again_ = sequence_.fork();
     again_->truncate(pass.first);
-    const int end = pass.first + static_cast<int>(pass.tokens.size());
-    pages_ = (end + kBlockTokens - 1) / kBlockTokens;
-    weights_ = at::zeros({model_.layers, pages_, model_.heads, kBlockTokens},
-                         at::TensorOptions().dtype(at::kFloat).device(device_));
+    if (pass_ == 0) make_room();
+    const bool highest = plan_.needs == prune::Needs::kReconstruction;
+    watch_.rule = {.highest = highest,
+                   .sinks = std::min(prune::kSinks, pass.begin),
+                   .begin = pass.begin,
+                   .end = pass.end,
+                   .after = pass.first};
   }
-
-  Status measure_keys(prune::Observation& to) const {
-    for (std::size_t layer = 0; layer < to.size(); ++layer) {
-      prune::HeadScores& norms = to[layer].scores;
-      norms.resize(static_cast<std::size_t>(model_.kv_heads));
-      for (int page = 0; page < sequence_.pages(); ++page) {
-        KVFS_ASSIGN(const auto pieces, sequence_.read(static_cast<std::uint16_t>(layer), page));
-        for (const KvPiece& piece : pieces) {
-          const std::size_t row = piece.key.size() / piece.head_count / piece.positions.size();
-          for (std::size_t i = 0; i * row < piece.key.size(); ++i) {
-            norms[piece.head_begin + i / piece.positions.size()].push_back(
-                norm_of(ByteSpan(piece.key).subspan(i * row, row), model_.dtype));
-          }
-        }
-      }
+  void make_room() {
+    watch_.pages = sequence_.pages();
+    if (plan_.needs != prune::Needs::kExpectedQueries) {
+      weights_ = make(sides() * watch_.pages * kBlockTokens);
+      watch_.weights = weights_.data_ptr<float>();
+      return;
     }
-    return {};
+    const std::int64_t width = model_.heads.width;
+    origin_ = make(sides() * width);
+    first_ = make(sides() * width, at::kDouble);
+    second_ = make(sides() * width * width, at::kDouble);
+    watch_.queries = {origin_.data_ptr<float>(), first_.data_ptr<double>(),
+                      second_.data_ptr<double>()};
   }
 
-  void take_weights(prune::Observation& to) const {
-    const at::Tensor host = weights_.cpu();
-    const auto heads = static_cast<std::size_t>(model_.heads);
-    const std::size_t group = heads / static_cast<std::size_t>(model_.kv_heads);
-    for (std::size_t layer = 0; layer < to.size(); ++layer) {
-      const float* of_layer = host.const_data_ptr<float>() +
-                              layer * static_cast<std::size_t>(pages_) * heads * kBlockTokens;
-      for (std::size_t head = 0; head < heads; ++head) {
-        std::vector<float>& scores = to[layer].scores.emplace_back();
-        for (const Position pos : to[layer].positions[head / group]) {
-          const auto page = static_cast<std::size_t>(pos / kBlockTokens);
-          const auto slot = static_cast<std::size_t>(pos % kBlockTokens);
-          scores.push_back(of_layer[(page * heads + head) * kBlockTokens + slot] /
-                           static_cast<float>(could_see(layer, pos)));
-        }
+  void fill(prune::Observation& seen) const {
+    switch (plan_.needs) {
+      case prune::Needs::kNothing:
+        return;
+      case prune::Needs::kKeyNorms:
+        for (int layer = 0; layer < model_.layers(); ++layer)
+          take(norms(layer, false), seen[static_cast<std::size_t>(layer)].positions,
+               seen[static_cast<std::size_t>(layer)].scores);
+        return;
+      case prune::Needs::kExpectedQueries:
+        return expect(seen);
+      default:
+        return take_weights(seen);
+    }
+  }
+
+  // The addresses of the sequence's pages, on the device.
+  const at::Tensor& table() const {
+    if (!table_.defined()) {
+      std::vector<void*> pages;
+      for (int i = 0; i < sequence_.pages(); ++i) pages.push_back(sequence_.page_address(i));
+      const auto bytes = static_cast<std::int64_t>(pages.size() * sizeof(void*));
+      table_ = make(bytes, at::kByte);
+      check(cudaMemcpyAsync(table_.data_ptr(), pages.data(), pages.size() * sizeof(void*),
+                            cudaMemcpyHostToDevice, stream()));
+    }
+    return table_;
+  }
+  KvPlace entries_of(int layer) const {
+    const PageShape& shape = sequence_.shape();
+    return {static_cast<void* const*>(table().data_ptr()), shape.offset(layer, 0),
+            shape.offset(layer, 1)};
+  }
+
+  // [pages][kv_heads][256]
+  at::Tensor norms(int layer, bool of_values) const {
+    at::Tensor out = make(std::int64_t{sequence_.pages()} * model_.heads.kv_heads * kBlockTokens);
+    const auto launch =
+        model_.dtype == DType::kF32 ? entry_norms<float> : entry_norms<__nv_bfloat16>;
+    check(launch(of_values, sequence_.pages(), model_.heads, entries_of(layer),
+                 out.data_ptr<float>(), stream()));
+    return out;
+  }
+
+  void expect(prune::Observation& seen) const {
+    const HeadShape& shape = model_.heads;
+    const std::int64_t vectors = std::int64_t{shape.heads} * shape.width;
+    const at::Tensor matrix = make(vectors * shape.width);
+    const at::Tensor vector = make(vectors);
+    const at::Tensor turns = make(shape.width, at::kDouble);
+    const ExpectedQueries queries{matrix.data_ptr<float>(), vector.data_ptr<float>(),
+                                  turns.data_ptr<double>()};
+    const at::Tensor exponents = make(std::int64_t{sequence_.pages()} * shape.heads * kBlockTokens);
+    const auto launch =
+        model_.dtype == DType::kF32 ? expected_exponents<float> : expected_exponents<__nv_bfloat16>;
+    const Position end = sequence_.next_pos();
+    for (int layer = 0; layer < model_.layers(); ++layer) {
+      const auto index = static_cast<std::size_t>(layer);
+      check(expect_queries(watch_.queries_of(layer, shape), end - prune::kSinks, shape,
+                           model_.scale, model_.turnings[index], end, queries, stream()));
+      check(launch(queries, sequence_.pages(), shape, entries_of(layer),
+                   exponents.data_ptr<float>(), stream()));
+      take(exponents, seen[index].positions, seen[index].scores);
+      take(norms(layer, true), seen[index].positions, seen[index].value_norms);
+    }
+  }
+
+  void take_weights(prune::Observation& seen) const {
+    const std::int64_t of_layer = std::int64_t{watch_.pages} * model_.heads.heads * kBlockTokens;
+    for (std::size_t layer = 0; layer < seen.size(); ++layer) {
+      prune::LayerObservation& to = seen[layer];
+      take(weights_.narrow(0, static_cast<std::int64_t>(layer) * of_layer, of_layer), to.positions,
+           to.scores);
+      if (plan_.needs != prune::Needs::kAllQueries) continue;
+      const std::size_t group = to.scores.size() / to.positions.size();
+      for (std::size_t head = 0; head < to.scores.size(); ++head) {
+        for (std::size_t i = 0; i < to.scores[head].size(); ++i)
+          to.scores[head][i] /= could_see(layer, to.positions[head / group][i]);
       }
     }
   }
   // Queries that a mean is taken over.
-  Position could_see(std::size_t layer, Position pos) const {
-    if (plan_.needs != prune::Needs::kAllQueries) return 1;
+  float could_see(std::size_t layer, Position pos) const {
+    const int window = model_.turnable.windows[layer];
     const Position later = sequence_.next_pos() - pos;
-    return model_.windows[layer] > 0 ? std::min<Position>(model_.windows[layer], later) : later;
+    return static_cast<float>(window > 0 ? std::min<Position>(window, later) : later);
   }
 
-  const ObservedModel model_;
+  // Numbers [pages][heads][256 slots] on the device → those of the entries, by head.
+  void take(const at::Tensor& numbers, const std::vector<std::vector<Position>>& positions,
+            prune::HeadScores& to) const {
+    const at::Tensor host = numbers.cpu();
+    const float* all = host.const_data_ptr<float>();
+    const auto heads = static_cast<std::size_t>(host.numel()) /
+                       static_cast<std::size_t>(sequence_.pages() * kBlockTokens);
+    const std::size_t group = heads / positions.size();
+    for (std::size_t head = 0; head < heads; ++head) {
+      std::vector<float>& scores = to.emplace_back();
+      for (const Position pos : positions[head / group]) {
+        const auto page = static_cast<std::size_t>(pos / kBlockTokens);
+        const auto slot = static_cast<std::size_t>(pos % kBlockTokens);
+        scores.push_back(all[(page * heads + head) * kBlockTokens + slot]);
+      }
+    }
+  }
+
+  const ObservedModel& model_;
   const DeviceSequence& sequence_;
   const prune::Plan plan_;
   const at::Device device_;
@@ -147,8 +216,9 @@ class DeviceObserver final : public Observer {
   std::size_t at_ = 0;  // tokens of it that were read
   std::int64_t tokens_read_ = 0;
   std::unique_ptr<DeviceSequence> again_;
-  int pages_ = 0;
-  at::Tensor weights_;  // Watch's
+  Watch watch_;
+  at::Tensor weights_, origin_, first_, second_;  // what the watch points to
+  mutable at::Tensor table_;
 };
 
 }  // namespace
@@ -156,24 +226,7 @@ class DeviceObserver final : public Observer {
 Result<std::unique_ptr<Observer>> make_observer(const ObservedModel& model,
                                                 const DeviceSequence& sequence, prune::Plan plan,
                                                 at::Device device, WatchedRead read, Guard guard) {
-  const std::string what = "look at what attention sees";
-  if (plan.needs == prune::Needs::kExpectedQueries || plan.needs == prune::Needs::kReconstruction) {
-    return fail(ErrorCode::kUnsupported, what,
-                "expected and kvzip need more of it than the CUDA kernels keep",
-                "take another method, such as snapkv, or load the model on the CPU");
-  }
-  for (const prune::Pass& pass : plan.passes) {
-    const Position end = pass.first + static_cast<Position>(pass.tokens.size());
-    const bool one = plan.needs != prune::Needs::kNewestQuery || pass.tokens.size() == 1;
-    const bool all = plan.needs != prune::Needs::kAllQueries || pass.first == 0;
-    if (pass.first < 0 || pass.tokens.empty() || end != sequence.next_pos() || !one || !all) {
-      return fail(ErrorCode::kInvalid, what,
-                  "the tokens to read again are not those of a sequence of " +
-                      std::to_string(sequence.next_pos()) + " tokens");
-    }
-  }
-  if (plan.needs >= prune::Needs::kNewestQuery && plan.passes.empty())
-    return fail(ErrorCode::kInvalid, what, "no tokens were given to read again");
+  KVFS_TRY(prune::check_plan(plan, sequence.next_pos()));
   return std::make_unique<DeviceObserver>(model, sequence, std::move(plan), device, std::move(read),
                                           std::move(guard));
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/model/cuda/moved_pages.h"
 #include "engine/model/cuda/sparse_pages.h"
 
 namespace kvfs::model::cuda {
@@ -335,6 +336,14 @@ Status DeviceSequence::prune(const prune::Kept& kept) {
     KVFS_ASSIGN(pages[page], page_of(*pool_, *pages_[page], staying[page], end_in(page)));
   }
   pages_ = std::move(pages);
+  return {};
+}
+
+Status DeviceSequence::compact(const Places& to, const std::vector<Turning>& turnings) {
+  settle();
+  KVFS_ASSIGN(auto moved, moved_pages(*pool_, pages_, to, turnings));
+  pages_ = std::move(moved);
+  truncate(to.next_pos);
   return {};
 }
 

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "engine/model/cuda/draw.h"
+#include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/sparse_page.h"
 #include "engine/model/cuda/transfers.h"
 #include "engine/model/model.h"
+#include "engine/model/places.h"
 
 namespace kvfs::model::cuda {
 
@@ -90,6 +92,7 @@ class DeviceSequence final : public Sequence {
   DeviceSequence& operator=(const DeviceSequence&) = delete;
 
   Position next_pos() const override { return next_pos_; }
+  const PageShape& shape() const { return pool_->shape(); }
   int pages() const { return static_cast<int>(pages_.size()); }
   void* page_address(int index) const { return pages_[static_cast<std::size_t>(index)]->address(); }
   std::shared_ptr<const PagePool::Page> page(int index) const {  // with who copies it out
@@ -123,6 +126,8 @@ class DeviceSequence final : public Sequence {
   std::vector<std::vector<Position>> positions(int layer) const;
   // Only these entries stay. Pages that lose none stay shared. After an error all is as it was.
   Status prune(const prune::Kept& kept);
+  // Moves the entries there (moved_pages.h). After an error all is as it was.
+  Status compact(const Places& to, const std::vector<Turning>& turnings);
 
  private:
   int end_in(std::size_t index) const;  // slots of a page before next_pos

@@ -28,7 +28,7 @@ T* data(const at::Tensor& tensor) {
 
 Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pages,
                at::Device device)
-    : sizes_(s), weights_(weights), pages_(pages), device_(device) {
+    : sizes_(s), weights_(weights), pages_(pages), device_(device), general_attention_(device) {
   const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
   const auto bf16 = fp32.dtype(at::kBFloat16);
   const std::int64_t head_row = std::int64_t{s.heads} * s.head_width;
@@ -115,7 +115,15 @@ at::Tensor Reader::dense(const WeightMatrix& w, std::size_t place) {
   return out;
 }
 
+Turning Reader::turning() const {
+  return {data<float>(weights_.frequencies), sizes_.head_width / 2};
+}
+
 void Reader::attend(int layer, const Part& part, ReadRows wanted, const Task& task) {
+  if (task.watch != nullptr) {
+    task.watch->see_queries(layer, rows<float>(qkv_, part) + part.rows.first * qkv_.size(1),
+                            part.rows.position, part.rows.count, heads());
+  }
   if (task.general) return attend_generally(layer, part, wanted, task);
   const KvPlace kv{task.uploaded.pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
   auto* attended = rows<__nv_bfloat16>(attended_, part);
@@ -125,38 +133,21 @@ void Reader::attend(int layer, const Part& part, ReadRows wanted, const Task& ta
 }
 
 void Reader::attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task) {
-  constexpr std::size_t kScratchFloats = std::size_t{1} << 26;
   const KvPlace kv{task.uploaded.pages, pages_.offset(layer, 0), pages_.offset(layer, 1)};
   const auto row = [&](int index) {
     return rows<float>(qkv_, part) + std::int64_t{index} * qkv_.size(1);
   };
   const RowPlace* places = task.uploaded.places - task.position;  // by position
-  check(rope_and_store<__nv_bfloat16>(
-      row(part.rows.first), {data<float>(weights_.frequencies), sizes_.head_width / 2},
-      places + part.rows.position, part.rows.count, heads(), kv, stream()));
-  const ReadRows& looking = task.watch != nullptr ? part.rows : wanted;
+  check(rope_and_store<__nv_bfloat16>(row(part.rows.first), turning(), places + part.rows.position,
+                                      part.rows.count, heads(), kv, stream()));
+  const bool all = task.watch != nullptr && task.watch->weights != nullptr;
+  const ReadRows& looking = all ? part.rows : wanted;
   const AttentionRule rule{1.0F / std::sqrt(static_cast<float>(sizes_.head_width))};
-  const std::size_t of_row = attention_scratch(1, task.pages, heads());
-  const int at_once = std::clamp<int>(static_cast<int>(kScratchFloats / of_row), 1, kGridRows);
-  const auto floats = static_cast<std::int64_t>(of_row) * at_once;
-  if (!partial_.defined() || partial_.numel() < floats) {
-    partial_ = at::Tensor();
-    partial_ = at::empty({floats}, at::TensorOptions().dtype(at::kFloat).device(device_));
-  }
-  for (int begin = 0; begin < looking.count; begin += at_once) {
-    const int count = std::min(at_once, looking.count - begin);
-    const RowPlace* where = places + looking.position + begin;
-    const float* qkv = row(looking.first + begin);
-    check(attention(qkv, where, count, task.pages, heads(), rule, kv, data<float>(partial_),
-                    rows<__nv_bfloat16>(attended_, part) +
-                        std::int64_t{looking.first + begin} * attended_.size(1),
-                    stream()));
-    if (task.watch == nullptr) continue;
-    float* weights =
-        task.watch->weights + std::int64_t{layer} * task.watch->pages * sizes_.heads * kPageTokens;
-    check(attention_weights<__nv_bfloat16>(qkv, where, count, task.pages, heads(), rule, kv,
-                                           data<float>(partial_), weights, stream()));
-  }
+  general_attention_.run(
+      layer, row(looking.first), places + looking.position, looking.count, task.pages, heads(),
+      rule, kv,
+      rows<__nv_bfloat16>(attended_, part) + std::int64_t{looking.first} * attended_.size(1),
+      task.watch);
 }
 
 void Reader::read_part(int layer, const Part& part, ReadRows wanted,
@@ -217,7 +208,8 @@ void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> token
   const std::vector<Part> parts = parts_of(sequence.next_pos(), static_cast<int>(tokens.size()));
   const Uploaded uploaded = upload(sequence, tokens);
   const int end = sequence.next_pos() + static_cast<int>(tokens.size());
-  const Task task{uploaded, watch != nullptr || sequence.pruned(), sequence.next_pos(),
+  const bool weighed = watch != nullptr && watch->weights != nullptr;
+  const Task task{uploaded, weighed || sequence.pruned(), sequence.next_pos(),
                   (end + kPageTokens - 1) / kPageTokens, watch};
   const std::int32_t* ids = uploaded.tokens;
   for (const Part& part : parts) {

@@ -16,6 +16,7 @@
 #include "engine/model/cuda/pinned.h"
 #include "engine/model/cuda/products.h"
 #include "engine/model/cuda/read.h"
+#include "engine/model/cuda/watch.h"
 
 namespace kvfs::model::cuda {
 
@@ -29,6 +30,7 @@ class Reader {
   // As Forward::read.
   void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
             std::span<float> logits, const Watch* watch);
+  Turning turning() const;
 
  private:
   struct Uploaded {
@@ -36,7 +38,8 @@ class Reader {
     void* const* pages;
     const RowPlace* places;  // of the tokens
   };
-  // The read at hand: histories that are pruned or watched take kernels.h's attention.
+  // The read at hand: histories that are pruned, or whose weights are watched, take kernels.h's
+  // attention.
   struct Task {
     Uploaded uploaded;
     bool general;
@@ -75,7 +78,7 @@ class Reader {
   at::Tensor last_x_, last_squares_, logits_;
   std::array<at::Tensor, 4> dense_;
   at::Tensor uploaded_;
-  at::Tensor partial_;  // general attention's scratch
+  RowAttention general_attention_;
   Pinned to_device_, from_device_;
   std::vector<RowProduct> products_;  // of qkv, out, gate_up and down
   bool wide_ = false;                 // kMostGrids grids go together

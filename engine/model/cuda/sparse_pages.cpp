@@ -104,25 +104,6 @@ EntrySource source_of(const PageShape& shape, const Page& page, std::size_t side
   return {header.keys / row + entry, header.values / row + entry};
 }
 
-// A sparse page that lacks nothing is whole again.
-Result<std::shared_ptr<Page>> whole_of(PagePool& pool, const Page& source, int end) {
-  const PageShape& shape = pool.shape();
-  const std::size_t row = row_bytes(shape);
-  KVFS_ASSIGN(auto page, pool.make());
-  const auto* from = static_cast<const std::byte*>(source.data.data_ptr());
-  auto* to = static_cast<std::byte*>(page->data.data_ptr());
-  for (std::size_t side = 0; side < sides_of(shape) && end > 0; ++side) {
-    const EntrySource there = source_of(shape, source, side, 0);
-    const EntrySource here = source_of(shape, *page, side, 0);
-    for (const auto& [out, in] : {std::pair(here.key, there.key), {here.value, there.value}}) {
-      KVFS_TRY(done(cudaMemcpyAsync(
-          to + static_cast<std::size_t>(out) * row, from + static_cast<std::size_t>(in) * row,
-          static_cast<std::size_t>(end) * row, cudaMemcpyDeviceToDevice, stream())));
-    }
-  }
-  return page;
-}
-
 }  // namespace
 
 SideSlots slots_below(const PageShape& shape, const Page& page, int end) {
@@ -144,6 +125,45 @@ bool lacks(const SideSlots& slots, int end) {
   return std::ranges::any_of(
       slots, [&](const auto& side) { return side.size() < static_cast<std::size_t>(end); });
 }
+
+Result<std::shared_ptr<Page>> empty_page(PagePool& pool, const SideSlots& slots, int end) {
+  if (!lacks(slots, end)) return pool.make();
+  return make_page(pool, layout_of(pool.shape(), slots, end));
+}
+
+EntriesAt entries_at(const PageShape& shape, const Page& page, std::size_t side) {
+  auto* base = static_cast<std::byte*>(page.data.data_ptr());
+  const std::size_t row = row_bytes(shape);
+  if (!page.sparse) {
+    const EntrySource at = source_of(shape, page, side, 0);
+    return {base + static_cast<std::size_t>(at.key) * row,
+            base + static_cast<std::size_t>(at.value) * row, nullptr};
+  }
+  const SparseHeader header = header_of(shape, page);
+  const auto entry = static_cast<std::size_t>(page.sparse->begins[side]);
+  return {base + header.keys + entry * row, base + header.values + entry * row,
+          reinterpret_cast<const std::uint8_t*>(base + header.slots) + entry};
+}
+
+namespace {
+
+// A sparse page that lacks nothing is whole again.
+Result<std::shared_ptr<Page>> whole_of(PagePool& pool, const Page& source, int end) {
+  const PageShape& shape = pool.shape();
+  const std::size_t row = row_bytes(shape);
+  KVFS_ASSIGN(auto page, pool.make());
+  for (std::size_t side = 0; side < sides_of(shape) && end > 0; ++side) {
+    const EntriesAt from = entries_at(shape, source, side);
+    const EntriesAt to = entries_at(shape, *page, side);
+    for (const auto& [out, in] : {std::pair(to.keys, from.keys), {to.values, from.values}}) {
+      KVFS_TRY(done(cudaMemcpyAsync(out, in, static_cast<std::size_t>(end) * row,
+                                    cudaMemcpyDeviceToDevice, stream())));
+    }
+  }
+  return page;
+}
+
+}  // namespace
 
 Result<std::shared_ptr<Page>> page_of(PagePool& pool, const Page& source, const SideSlots& slots,
                                       int end) {
@@ -181,29 +201,20 @@ Result<std::shared_ptr<Page>> page_of(PagePool& pool, const std::vector<KvPiece>
         if (pos % kBlockTokens < end) side.push_back(static_cast<std::uint8_t>(pos % kBlockTokens));
     }
   }
-  const bool sparse = lacks(slots, end);
-  std::shared_ptr<Page> page;
-  if (sparse) {
-    KVFS_ASSIGN(page, make_page(pool, layout_of(shape, slots, end)));
-  } else {
-    KVFS_ASSIGN(page, pool.make());
-  }
-  auto* base = static_cast<std::byte*>(page->data.data_ptr());
+  KVFS_ASSIGN(auto page, empty_page(pool, slots, end));
   for (const KvPiece& piece : pieces) {
     const std::size_t there = piece.positions.size() * row;
     for (int head = 0; head < piece.head_count; ++head) {
       const auto side =
           static_cast<std::size_t>(piece.layer * shape.kv_heads + piece.head_begin + head);
       if (slots[side].empty()) continue;
-      const EntrySource at = source_of(shape, *page, side, slots[side].front());
+      const EntriesAt to = entries_at(shape, *page, side);
       const std::size_t bytes = slots[side].size() * row;
       const std::size_t from = static_cast<std::size_t>(head) * there;
-      KVFS_TRY(
-          done(cudaMemcpyAsync(base + static_cast<std::size_t>(at.key) * row,
-                               piece.key.data() + from, bytes, cudaMemcpyHostToDevice, stream())));
-      KVFS_TRY(done(cudaMemcpyAsync(base + static_cast<std::size_t>(at.value) * row,
-                                    piece.value.data() + from, bytes, cudaMemcpyHostToDevice,
+      KVFS_TRY(done(cudaMemcpyAsync(to.keys, piece.key.data() + from, bytes, cudaMemcpyHostToDevice,
                                     stream())));
+      KVFS_TRY(done(cudaMemcpyAsync(to.values, piece.value.data() + from, bytes,
+                                    cudaMemcpyHostToDevice, stream())));
     }
   }
   return page;

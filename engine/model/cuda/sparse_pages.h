@@ -18,8 +18,18 @@ SideSlots slots_below(const PageShape& shape, const PagePool::Page& page, int en
 // Whether a side lacks a slot below `end`.
 bool lacks(const SideSlots& slots, int end);
 
-// A page with these slots of another one, all of which lie below `end`; whole where no side lacks
-// one, else with an entry in each side for every slot from `end` on. kTooLarge.
+// A page that is to have these slots, all below `end`, written by nobody yet: whole where no side
+// lacks one, else with an entry in each side for every slot from `end` on. kTooLarge.
+Result<std::shared_ptr<PagePool::Page>> empty_page(PagePool& pool, const SideSlots& slots, int end);
+// Where a side's entries lie on the device, the first of them.
+struct EntriesAt {
+  std::byte* keys;
+  std::byte* values;
+  const std::uint8_t* slots;  // null: the page is whole
+};
+EntriesAt entries_at(const PageShape& shape, const PagePool::Page& page, std::size_t side);
+
+// Such a page with these slots of another one. kTooLarge.
 Result<std::shared_ptr<PagePool::Page>> page_of(PagePool& pool, const PagePool::Page& source,
                                                 const SideSlots& slots, int end);
 // A page of what kv_out gave of a block's first `end` positions: pieces of all its layers and

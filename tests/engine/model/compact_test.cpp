@@ -18,7 +18,7 @@ using prune::Kept;
 using ::testing::HasSubstr;
 using Positions = std::vector<std::vector<std::vector<Position>>>;  // [layer][head]
 
-const std::filesystem::path kFamilies = KVFS_REPO_DIR "/tests/engine/model/goldens/families";
+const std::filesystem::path kFamilies = goldens() / "families";
 
 struct Golden {
   std::vector<TokenId> ids;

@@ -1,9 +1,13 @@
 // Pruned histories on the fast path, of a real model: near the reference mode's, and the same bits
 // however they are cut, batched, kept and brought back. Tiny models against transformers:
 // pruned_test with KVFS_DEVICE=cuda.
+#include <algorithm>
 #include <cmath>
+#include <iostream>
+#include <iterator>
 #include <random>
 
+#include "engine/prune/choose.h"
 #include "tests/engine/model/cuda/loaded_model.h"
 
 namespace kvfs::model::cuda {
@@ -140,6 +144,95 @@ TEST_F(CudaPruned, WhatTheNewestQueryLooksAtIsNearTheReference) {
       EXPECT_NEAR(sum, 16.0, 0.01) << "each query's weights sum to 1";
       EXPECT_LT(error_of(scores, seen[1][layer].scores[head]), 0.1) << layer << " " << head;
     }
+  }
+}
+
+// What a method is told of a sequence that read these tokens.
+prune::Observation look(Model& model, const Sequence& sequence, const prune::Method& method,
+                        std::span<const TokenId> text) {
+  const prune::Repetition how{.ask = {11, 12, 13}, .ask_on = {14, 15, 16}, .answer = {17}};
+  const auto observer =
+      value_of(model.look_again(sequence, value_of(prune::make_plan(method, text, 2048, how))));
+  while (!value_of(observer->read())) continue;
+  return value_of(observer->take());
+}
+
+TEST_F(CudaPruned, WhatMethodsThatReadTheTextAgainChooseIsNearTheReference) {
+  const auto ids = tokens(kRead);
+  for (const prune::Method& method : {prune::Method(prune::H2o{}), prune::Method(prune::Expected{}),
+                                      prune::Method(prune::KvZip{})}) {
+    prune::Kept kept[2];
+    for (int which = 0; which < 2; ++which) {
+      Model& of = model(which == 0 ? Compute::kFast : Compute::kReference);
+      const auto sequence = of.new_sequence();
+      must(of.prefill(*sequence, ids, {}));
+      kept[which] = value_of(prune::choose(method, look(of, *sequence, method, ids)));
+    }
+    std::size_t chosen = 0;
+    std::size_t common = 0;
+    for (std::size_t layer = 0; layer < kept[0].size(); ++layer) {
+      for (std::size_t head = 0; head < kept[0][layer].size(); ++head) {
+        prune::KeptEntries both;
+        std::ranges::set_intersection(kept[0][layer][head], kept[1][layer][head],
+                                      std::back_inserter(both));
+        chosen += kept[0][layer][head].size();
+        common += both.size();
+      }
+    }
+    const double share = static_cast<double>(common) / static_cast<double>(chosen);
+    EXPECT_GT(share, 0.95) << prune::name_of(method);
+    std::cout << prune::name_of(method) << ": " << share << " of the choice is the reference's\n";
+  }
+}
+
+TEST_F(CudaPruned, WhatIsSeenOfAnEntryDoesNotDependOnHowItIsKept) {
+  Model& fast = model(Compute::kFast);
+  const auto ids = tokens(kRead);
+  const auto whole = fast.new_sequence();
+  must(fast.prefill(*whole, ids, {}));
+  const auto part = fast.fork(*whole);
+  const prune::Kept kept = thirds(fast, *whole);
+  must(fast.prune(*part, kept));
+  for (const prune::Method& method : {prune::Method(prune::Knorm{}), prune::Method(prune::H2o{}),
+                                      prune::Method(prune::Expected{})}) {
+    const auto before = look(fast, *whole, method, ids);
+    const auto after = look(fast, *part, method, ids);
+    for (std::size_t layer = 0; layer < before.size(); ++layer) {
+      const std::size_t group = before[layer].scores.size() / kept[layer].size();
+      for (std::size_t head = 0; head < before[layer].scores.size(); ++head) {
+        std::vector<float> wanted;
+        for (const std::int32_t i : kept[layer][head / group])
+          wanted.push_back(before[layer].scores[head][static_cast<std::size_t>(i)]);
+        ASSERT_EQ(after[layer].scores[head], wanted) << prune::name_of(method) << " " << layer;
+      }
+    }
+  }
+}
+
+TEST_F(CudaPruned, MovedEntriesGoOnNearTheReferenceAndWithTheSameBits) {
+  Model& fast = model(Compute::kFast);
+  Model& exact = model(Compute::kReference);
+  const auto a = pruned(fast);
+  const auto b = pruned(exact);
+  must(fast.compact(*a));
+  must(exact.compact(*b));
+  ASSERT_EQ(a->next_pos(), b->next_pos());
+  ASSERT_LT(a->next_pos(), static_cast<Position>(kRead / 2));
+  const auto copy = fast.new_sequence();
+  for (const KvPiece& piece : all_kv(fast, *a)) must(fast.kv_in(*copy, piece));
+  must(fast.set_next_pos(*copy, a->next_pos()));
+  const auto parts = fast.fork(*a);
+
+  const auto rest = tokens(60);
+  const auto logits = read(fast, *a, rest);
+  EXPECT_LT(error_of(logits, read(exact, *b, rest)), 0.03);
+  EXPECT_EQ(read(fast, *copy, rest), logits);
+  must(fast.prefill(*parts, std::span(rest).first(23), {}));
+  EXPECT_EQ(read(fast, *parts, std::span(rest).subspan(23)), logits);
+  for (int i = 0; i < 3; ++i) {
+    const auto next = generate(fast, *a, 100 + i);
+    EXPECT_LT(error_of(next, generate(exact, *b, 100 + i)), 0.03) << i;
+    EXPECT_EQ(generate(fast, *copy, 100 + i), next) << i;
   }
 }
 
