@@ -1,11 +1,12 @@
 // What the generated path's kernels share: launches that overlap the kernel before them, copies
 // into shared memory that nobody waits for, and the tensor cores' 16×8×16 product.
 //
-// A chained kernel may begin while the one before it still runs: what it does before
-// wait_for_previous() may touch only what no kernel of this step writes (weights, finished KV). It
-// lets its own follower begin after that wait, so at most two are on the device, and a kernel that
-// runs knows that all but its direct predecessor are done. Needs sm_90; elsewhere the launches are
-// plain ones in stream order.
+// A chained kernel may begin while those before it still run: what it does before
+// wait_for_previous() may touch only what no kernel of this step writes (weights, finished KV, the
+// step's tables). Every block of it waits, and a kernel ends after its last block, so that what
+// runs past the wait knows that all kernels before it are done, however many began early. It lets
+// its own follower begin at once: followers take what room the device has left, and fill it with
+// their first bytes. Needs sm_90; elsewhere the launches are plain ones in stream order.
 #pragma once
 
 #include <cuda_bf16.h>

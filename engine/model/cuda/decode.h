@@ -53,16 +53,29 @@ cudaError_t begin_step(const __nv_bfloat16* table, const StepRows& step, int wid
                        const float* norm_weight, const float* frequencies, int head_width,
                        float* residual, NormRows next, float2* turns, cudaStream_t stream);
 
+// Room for several rows' x as integers, which packed weights are multiplied by (fixed_point.cuh);
+// of one row, and of bf16 weights, none is wanted.
+struct FixedRows {
+  std::uint8_t* pieces;  // [rows][inputs, filled up to whole chunks] of two bytes
+  float* scales;         // [rows][chunks][8]
+};
+constexpr std::size_t fixed_chunks(int inputs) {  // of all rows
+  return static_cast<std::size_t>(kMaxBatch) * static_cast<std::size_t>((inputs + 127) / 128);
+}
+constexpr std::size_t fixed_piece_bytes(int inputs) { return fixed_chunks(inputs) * 256; }
+constexpr std::size_t fixed_scale_floats(int inputs) { return fixed_chunks(inputs) * 8; }
+
 // y[r][outputs] = w · norm(in[r]).
 cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float* y,
-                    cudaStream_t stream);
+                    cudaStream_t stream, FixedRows room = {});
 // out[r][i] = silu(g) · u, of g and u = rows i and outputs / 2 + i of w · norm(in[r]); outputs / 2
 // % 8 == 0.
 cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
-                 cudaStream_t stream);
+                 cudaStream_t stream, FixedRows room = {});
 // residual[r] += w · x[r]; next = its NormRows under norm_weight; outputs % kTileOutputs == 0.
 cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
-                        const float* norm_weight, NormRows next, cudaStream_t stream);
+                        const float* norm_weight, NormRows next, cudaStream_t stream,
+                        FixedRows room = {});
 
 // A page of 256 positions that all rows of `rows` see to its end, or that is one row's last: rows
 // of a common history read it once.

@@ -280,7 +280,10 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kBlocks<kWidth, kTile
   const int thread = static_cast<int>(threadIdx.x);
   const int tile = thread / 32 / kKeyWarps;
   const PageWork work = task.work[first_work + static_cast<int>(blockIdx.x)];
-  if (work.rows == 0) return;
+  if (work.rows == 0) {
+    wait_for_previous();  // as every block of a chained kernel
+    return;
+  }
   const int row = __ffs(static_cast<int>(work.rows)) - 1;
   const RowPlace at_row = task.places[row];
   auto* page = static_cast<__nv_bfloat16*>(task.kv.pages[at_row.first_page + work.page]);
@@ -304,8 +307,8 @@ __global__ void __launch_bounds__(32 * kKeyWarps * kTiles, kBlocks<kWidth, kTile
     rows[__popc(work.rows & ((1U << thread) - 1U))] = thread;
   }
   fetch_first(false);
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
   __syncthreads();  // rows[] are known
 
   const int count = __popc(work.rows) * task.group();

@@ -15,8 +15,8 @@ __global__ void __launch_bounds__(kThreads)
                  const std::int32_t* drawn, int width, const float* norm_weight,
                  const float* frequencies, int half, float* residual, NormRows next,
                  float2* turns) {
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
   const std::int64_t row = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
   const std::int32_t given = tokens[row];

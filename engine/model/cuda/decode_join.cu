@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kJoinThreads)
   const std::int64_t slot = (std::int64_t{row} * shape.heads + head) * scratch.pages;
   const float2* sums = scratch.sums + slot;
   const float* from = scratch.values + slot * kWidth + quad * 4;
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
 
   float4 v[kBatch];
   float2 of[kBatch];

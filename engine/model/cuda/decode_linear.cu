@@ -39,6 +39,20 @@ struct Shape {
   static constexpr std::size_t kRingBytes = std::size_t{kWarps} * kWarpBytes;
 };
 
+// A warp's walk over its chunks of all the block's units.
+template <int kWarps>
+struct Walk {
+  int unit;
+  int chunk;
+  __device__ void step(int first_chunk, int chunks) {
+    chunk += kWarps;
+    if (chunk >= chunks) {
+      chunk = first_chunk;
+      unit += static_cast<int>(gridDim.x);
+    }
+  }
+};
+
 template <int kRows, class Epilogue>
 __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     linear_kernel(const Product p, const Epilogue epilogue) {
@@ -93,8 +107,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     ahead.step(warp, chunks);
   }
   close_copies();
-  wait_for_previous();
   let_next_begin();
+  wait_for_previous();
   Walk<kWarps> rows_ahead = start;
   for (int stage = 0; stage < S::kStages; ++stage) {
     fetch_rows(rows_ahead, stage);
@@ -175,9 +189,12 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
 
 template <class Epilogue>
 cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
-                   const Epilogue& epilogue, cudaStream_t stream) {
+                   const Epilogue& epilogue, FixedRows room, cudaStream_t stream) {
   const Product p{w.data, x, rows, w.outputs, w.inputs, tiles};
-  if (w.kind != WeightKind::kBf16) return launch_packed(w.kind, p, epilogue, stream);
+  if (w.kind != WeightKind::kBf16) {
+    return rows == 1 ? launch_packed_row(w.kind, p, epilogue, stream)
+                     : launch_packed_rows(w.kind, p, epilogue, room, stream);
+  }
   const auto with = [&]<int kRows>() {
     using S = Shape<kRows>;
     const int units = (tiles + S::kTiles - 1) / S::kTiles;
@@ -193,25 +210,26 @@ cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
 }  // namespace
 
 cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float* y,
-                    cudaStream_t stream) {
+                    cudaStream_t stream, FixedRows room) {
   if (w.paired) return cudaErrorInvalidValue;
   const int tiles = (w.outputs + kTileOutputs - 1) / kTileOutputs;
   return launch(w, in.x, rows, tiles, StoreNormed{in.squares, w.inputs / kTileOutputs, epsilon, y},
-                stream);
+                room, stream);
 }
 
 cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
-                 cudaStream_t stream) {
+                 cudaStream_t stream, FixedRows room) {
   if (w.kind != WeightKind::kBf16 && !w.paired) return cudaErrorInvalidValue;
   return launch(w, in.x, rows, w.outputs / kTileOutputs,
-                GateNormed{in.squares, w.inputs / kTileOutputs, epsilon, out}, stream);
+                GateNormed{in.squares, w.inputs / kTileOutputs, epsilon, out}, room, stream);
 }
 
 cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
-                        const float* norm_weight, NormRows next, cudaStream_t stream) {
+                        const float* norm_weight, NormRows next, cudaStream_t stream,
+                        FixedRows room) {
   if (w.paired) return cudaErrorInvalidValue;
   return launch(w, x, rows, w.outputs / kTileOutputs,
-                AddAndNorm{residual, norm_weight, next.x, next.squares}, stream);
+                AddAndNorm{residual, norm_weight, next.x, next.squares}, room, stream);
 }
 
 }  // namespace kvfs::model::cuda

@@ -1,340 +1,280 @@
-// Weights of 4 or 8 bits times up to 16 activation rows, at the speed of the weights.
+// Weights of 4 or 8 bits times one activation row, at the speed of the weights.
 //
-// As decode_linear.cu, but a chunk is 128 inputs and comes in the order of decode_packed.h, and one
-// row's x is copied to shared memory once for all tiles of the block. Numbers become bf16 without
-// arithmetic: 128 + n is 0x4300 | n. The tensor cores add up a block of 32 inputs, (128 + zero) · Σx
-// is taken from that, and Σ (n − zero) · x, what is left, is multiplied by the block's scale. Σx is
-// always added in the same order, eight neighbours a lane and then the four lanes, so that one row
-// and sixteen have the same bits.
+// x becomes integers of 15 bits with a power of two for 32 inputs (fixed_point.cuh), in each block
+// for itself; weights are bytes after two logical operations a word. The tensor cores' eight
+// columns are the high and the low bytes of a chunk's four blocks of 32 inputs: a block's x stands
+// in its two columns and zeros in the others, so that four products add up in one set of registers,
+// and lane 4g + t ends with block t's two sums of outputs g and g + 8. They are whole numbers; the
+// scales are multiplied in, and a lane adds up its blocks of all the warp's chunks.
 
 #include <algorithm>
 
 #include "engine/model/cuda/chain.cuh"
+#include "engine/model/cuda/fixed_point.cuh"
 #include "engine/model/cuda/packed_format.cuh"
 #include "engine/model/cuda/product.cuh"
+#include "engine/model/cuda/weight_ring.cuh"
 
 namespace kvfs::model::cuda {
 namespace {
 
 constexpr int kMostShared = 227 * 1024;  // of a multiprocessor
+constexpr int kGroup = 2;                // tiles between two barriers: 32 outputs, a warp's
+constexpr int kMostStages = 8;
 constexpr unsigned kAll = 0xffffffffU;
 
-// By rows: many rows are read as often as there are tiles, so a warp takes two tiles at once where
-// there is room.
-template <WeightKind kKind, int kRows, int kBlockWarps>
-struct Shape {
-  static constexpr bool kOne = kRows == 1;
-  static constexpr bool kWide = kBlockWarps > 8;
-  static constexpr bool kBytes8 = kKind == WeightKind::kInt8;
-  static constexpr int kWarps = kBlockWarps;
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kTiles = kRows > 8 && !kWide ? 2 : 1;
-  static constexpr int kColumns = kOne ? 8 : kRows;  // of the tensor cores' tiles
-  static constexpr int kStored = kOne ? 1 : kRows;   // of these, whose sums are wanted
-  static constexpr int kStages = kOne ? (kBytes8 ? 3 : 4) : kWide && kBytes8 ? 2 : 3;
-  static constexpr int kBlocksAnSm = kOne ? (kWide || kBytes8 ? 2 : 3) : kRows > 8 || kWide ? 1 : 2;
-  static constexpr int kWeightBytes = kTiles * Format<kKind>::kBytes;
-  static constexpr int kStageBytes = kWeightBytes + (kOne ? 0 : kRows * kPackedChunk * 2);
-  static constexpr int kWarpBytes = kStages * kStageBytes;
-  static constexpr int kRingBytes = kWarps * kWarpBytes;
-  static constexpr int kSumBytes = 2 * kWarps * kStored * (kTileOutputs + 4) * 4 + 64;
+// Shared memory of a block: the ring, then x, then x's scales.
+struct Plan {
+  int chunks;
+  int segments;
+  int stages;
+  int ring_bytes;
 };
 
-// Σ of eight neighbours, and of the four lanes' eight.
-__device__ __forceinline__ float sum_of_block(const uint4& x) {
-  const unsigned words[4] = {x.x, x.y, x.z, x.w};
-  float pairs[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    pairs[i] = __uint_as_float(words[i] << 16) + __uint_as_float(words[i] & 0xffff0000U);
-  }
-  float sum = (pairs[0] + pairs[1]) + (pairs[2] + pairs[3]);
-  sum += __shfl_xor_sync(kAll, sum, 1);
-  return sum + __shfl_xor_sync(kAll, sum, 2);
-}
+// A warp's ring of weights: what is filled runs ahead of what is multiplied.
+template <WeightKind kKind, int kWarps>
+struct WeightRing {
+  static constexpr int kBytes = Format<kKind>::kBytes;
+  static constexpr int kStageBytes = kSegment * kBytes;
+  // Its barrier lies behind a stage, by itself: copies to addresses that 128 does not divide are
+  // slow.
+  static constexpr int kStride = kStageBytes + 128;
 
-// One row's x: each warp copies its own chunks, with their blocks' sums.
-template <int kWarps>
-__device__ __forceinline__ void load_row(const Product& p, int chunks, __nv_bfloat16* x,
-                                         float* block_sums) {
-  constexpr int kPieces = kPackedChunk / 8;  // of a chunk
+  const Plan& plan;
+  int lane;
+  int warp;
+  unsigned end;    // in shared memory
+  unsigned place;  // what is multiplied
+  unsigned parity = 0;
+  // What is filled.
+  int segment;
+  int tiles_left;
+  const std::uint8_t* from;
+  int next_tile;  // from a tile's last segment to the next one's first
+
+  __device__ WeightRing(const Product& p, const Plan& of, unsigned ring)
+      : plan(of),
+        lane(static_cast<int>(threadIdx.x) % 32),
+        warp(static_cast<int>(threadIdx.x) / 32),
+        end(ring + static_cast<unsigned>((warp + 1) * of.stages * kStride)),
+        place(ring + static_cast<unsigned>(warp * of.stages * kStride)),
+        segment(warp) {
+    const int step = static_cast<int>(gridDim.x);
+    const int block = static_cast<int>(blockIdx.x);
+    const int tile_bytes = of.chunks * kBytes;
+    tiles_left = warp < of.segments ? (p.tiles - block + step - 1) / step : 0;
+    from = static_cast<const std::uint8_t*>(p.w) + std::int64_t{block} * tile_bytes +
+           warp * kStageBytes;
+    next_tile = step * tile_bytes - (of.segments - 1 - warp) / kWarps * (kWarps * kStageBytes);
+    if (lane < of.stages) open_stage(place + static_cast<unsigned>(lane * kStride + kStageBytes));
+    __syncwarp();
+    for (int stage = 0; stage < of.stages; ++stage) {
+      fill(place + static_cast<unsigned>(stage * kStride));
+    }
+  }
+
+  __device__ __forceinline__ void fill(unsigned to) {
+    if (tiles_left <= 0) return;
+    const int count = min(kSegment, plan.chunks - segment * kSegment);
+    fill_stage(to, from, count * kBytes, to + kStageBytes, lane);
+    segment += kWarps;
+    if (segment < plan.segments) {
+      from += kWarps * kStageBytes;
+    } else {
+      segment = warp;
+      from += next_tile;
+      --tiles_left;
+    }
+  }
+  __device__ __forceinline__ void await() const { await_stage(place + kStageBytes, parity); }
+  __device__ __forceinline__ void done() {
+    __syncwarp();
+    fill(place);
+    place += kStride;
+    if (place == end) {
+      place -= static_cast<unsigned>(plan.stages * kStride);
+      parity ^= 1U;
+    }
+  }
+};
+
+// x as fixed-point pieces: each warp its own segments'.
+template <int kShift, int kWarps>
+__device__ __forceinline__ void fix_row(const Product& p, const Plan& plan, std::uint8_t* x,
+                                        float* scales) {
+  constexpr int kChunkPieces = kPackedChunk / 8;
+  constexpr int kPieces = kChunkPieces * kSegment;  // of a segment
   constexpr int kAtOnce = 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int pieces = (chunks - warp + kWarps - 1) / kWarps * kPieces;
+  const int pieces = (plan.segments - warp + kWarps - 1) / kWarps * kPieces;
   for (int begin = 0; begin < pieces; begin += 32 * kAtOnce) {
     uint4 v[kAtOnce];
-    int k[kAtOnce];
+    int index[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const int piece = begin + 32 * i + lane;
-      k[i] = (warp + piece / kPieces * kWarps) * kPackedChunk + piece % kPieces * 8;
+      index[i] = (warp + piece / kPieces * kWarps) * kPieces + piece % kPieces;
       v[i] = uint4{0, 0, 0, 0};
-      if (k[i] < p.inputs) v[i] = __ldcg(reinterpret_cast<const uint4*>(p.x + k[i]));
+      if (index[i] * 8 < p.inputs) v[i] = __ldcg(reinterpret_cast<const uint4*>(p.x) + index[i]);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const float sum = sum_of_block(v[i]);
-      if (begin + 32 * i + lane >= pieces) continue;
-      *reinterpret_cast<uint4*>(x + k[i]) = v[i];
-      if (lane % 4 == 0) block_sums[k[i] / kPackedBlock] = sum;
+      if (begin + 32 * i >= pieces) break;
+      const FixedPiece fixed = fixed_piece<kShift>(v[i]);
+      if (begin + 32 * i + lane >= pieces || index[i] >= plan.chunks * kChunkPieces) continue;
+      reinterpret_cast<uint4*>(x)[index[i]] = fixed.bytes;
+      if (lane % 4 == 0) put_scale(scales, index[i], fixed.scale);
     }
   }
   __syncwarp();
 }
 
-// Numbers `pair` of a word and of its upper half → bf16 128 + n.
-__device__ __forceinline__ unsigned numbers(unsigned word, int pair) {
-  unsigned out;  // (word >> 4 · pair & 0x000f000f) | 0x43004300, in two instructions
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;"
-      : "=r"(out)
-      : "r"(word >> (4 * pair)), "n"(0x000f000f), "n"(0x43004300));
-  return out;
-}
-// c += the chunk's products. b[n][block]: columns 8n + g, inputs 8t …; sums[n][block]: Σx of
-// columns 8n + 2t and 8n + 2t + 1.
-template <WeightKind kKind, bool kOne, int kN>
-__device__ __forceinline__ void multiply_chunk(const std::uint8_t* from,
-                                               const uint4 (&b)[kN][kBlocks],
-                                               const float2 (&sums)[kN][kBlocks],
-                                               float (&c)[kN][4]) {
+// What a lane takes of x, in shared memory.
+struct LaneX {
+  int block;       // whose x it gives the tensor cores
+  unsigned piece;  // of chunk 0
+  unsigned scale;
+};
+
+// c += a chunk's products, of outputs g and g + 8; weights at `from` in shared memory. b: zeros
+// where the block is another lane's.
+template <WeightKind kKind>
+__device__ __forceinline__ void multiply_chunk(unsigned from, const LaneX& x, int chunk,
+                                               uint2 (&b)[kBlocks], float (&c)[2]) {
   using F = Format<kKind>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const std::uint8_t* scales = from + F::kPlanes * kPlaneBytes + lane / 4 * 8;
-  const uint2 low_scales = *reinterpret_cast<const uint2*>(scales);
-  const uint2 high_scales = *reinterpret_cast<const uint2*>(scales + 64);
-  uint2 low_minimums{};
-  uint2 high_minimums{};
-  if (F::kMinimums) {
-    low_minimums = *reinterpret_cast<const uint2*>(scales + 128);
-    high_minimums = *reinterpret_cast<const uint2*>(scales + 192);
-  }
+  const unsigned lane = threadIdx.x % 32;
   uint4 low[F::kPlanes];
   uint4 high[F::kPlanes];
 #pragma unroll
   for (int plane = 0; plane < F::kPlanes; ++plane) {
-    const auto* at = reinterpret_cast<const uint4*>(from + plane * kPlaneBytes) + lane;
-    low[plane] = at[0];
-    high[plane] = at[32];
+    low[plane] = shared16(from + lane * 16 + plane * kPlaneBytes);
+    high[plane] = shared16(from + lane * 16 + plane * kPlaneBytes + 512);
   }
+  const unsigned scales = shared4(from + lane * 4 + F::kPlanes * kPlaneBytes);
+  const unsigned piece = x.piece + static_cast<unsigned>(chunk) * (kPackedChunk * 2);
 #pragma unroll
   for (int block = 0; block < kBlocks; ++block) {
+    asm volatile("{ .reg .pred p; setp.eq.s32 p, %3, %4; @p ld.shared.v2.u32 {%0, %1}, [%2]; }"
+                 : "+r"(b[block].x), "+r"(b[block].y)
+                 : "r"(piece), "r"(x.block), "r"(block));
+  }
+  const unsigned scale = x.scale + static_cast<unsigned>(chunk) * (kChunkScales * 4);
+  const float x_scale = __uint_as_float(shared4(scale));
+  int sums[4] = {};
 #pragma unroll
-    for (int n = 0; n < kN; ++n) {
-      const float2 x = sums[n][block];
-      float sum[F::kPlanes][4];
+  for (int block = 0; block < kBlocks; ++block) {
+    const Eight of_g = eight_of<kKind>(low, block);
+    const Eight of_h = eight_of<kKind>(high, block);
+    multiply_bytes<F::kSigned>(sums, of_g.first, of_h.first, of_g.second, of_h.second, b[block].x,
+                               b[block].y);
+  }
 #pragma unroll
-      for (int plane = 0; plane < F::kPlanes; ++plane) {
-        const unsigned a = word_of(low[plane], block);
-        const unsigned d = word_of(high[plane], block);
-        multiply_first(sum[plane], numbers(a, 0), numbers(d, 0), numbers(a, 1), numbers(d, 1),
-                       b[n][block].x, b[n][block].y);
-        multiply(sum[plane], numbers(a, 2), numbers(d, 2), numbers(a, 3), numbers(d, 3),
-                 b[n][block].z, b[n][block].w);
-      }
+  for (int half = 0; half < 2; ++half) {
+    const auto value = static_cast<float>(sums[2 * half] * 256 + sums[2 * half + 1]);
+    c[half] = fmaf(value, half_of(scales, half) * x_scale, c[half]);
+  }
+  if constexpr (F::kMinimums) {
+    const float x_sum = __uint_as_float(shared4(scale + kChunkScales * 2));
+    const unsigned minimums = shared4(from + lane * 4 + F::kPlanes * kPlaneBytes + 128);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (kOne && i % 2 == 1) continue;  // all columns are the same row
-        const float of_block = i % 2 == 0 ? x.x : x.y;
-        float value = sum[0][i];
-        if (F::kPlanes == 2) value = fmaf(16.0F, sum[F::kPlanes - 1][i], value);
-        value = fmaf(F::kBias, of_block, value);
-        c[n][i] = fmaf(value, half_of(i < 2 ? low_scales : high_scales, block), c[n][i]);
-        if (F::kMinimums) {
-          c[n][i] = fmaf(of_block, half_of(i < 2 ? low_minimums : high_minimums, block), c[n][i]);
-        }
-      }
-    }
+    for (int half = 0; half < 2; ++half) c[half] = fmaf(x_sum, half_of(minimums, half), c[half]);
   }
 }
 
-template <WeightKind kKind, int kRows, class Epilogue>
-__global__ void __launch_bounds__(Shape<kKind, kRows, Epilogue::kPackedWarps>::kThreads,
-                                  Shape<kKind, kRows, Epilogue::kPackedWarps>::kBlocksAnSm)
-    packed_kernel(const Product p, const Epilogue epilogue) {
-  using F = Format<kKind>;
-  using S = Shape<kKind, kRows, Epilogue::kPackedWarps>;
-  constexpr int kWarps = S::kWarps;
-  constexpr int kN = S::kColumns / 8;
+template <WeightKind kKind, int kWarps, int kMostBlocks, class Epilogue>
+__global__ void __launch_bounds__(32 * kWarps, kMostBlocks)
+    row_kernel(const Product p, const Epilogue epilogue, const Plan plan) {
   extern __shared__ __align__(128) std::uint8_t shared[];
-  // Two in turn, so that one barrier a tile is enough; + 4: no bank conflicts.
-  __shared__ float sums[2][kWarps][S::kStored][kTileOutputs + 4];
-  __shared__ float scales[kMaxBatch];
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % 32;
-  const int warp = thread / 32;
-  const int g = lane / 4;
-  const int t = lane % 4;
-  const int chunks = packed_chunks(p.inputs);
-  const int units = (p.tiles + S::kTiles - 1) / S::kTiles;  // what a warp takes at once
-  std::uint8_t* mine = shared + warp * S::kWarpBytes;
-  auto* row_x = reinterpret_cast<__nv_bfloat16*>(shared + S::kRingBytes);  // one row's only
-  auto* row_sums = reinterpret_cast<float*>(row_x + chunks * kPackedChunk);
-
-  const unsigned copied = in_shared(mine) + static_cast<unsigned>(lane) * 16;  // by this lane
-  const std::int64_t tile_bytes = std::int64_t{chunks} * F::kBytes;
-  const auto fetch_weights = [&](const Walk<kWarps>& walk, const std::uint8_t* from, int stage) {
-    if (walk.unit >= units || walk.chunk >= chunks) return;
-    const unsigned to = copied + static_cast<unsigned>(stage * S::kStageBytes);
-#pragma unroll
-    for (int m = 0; m < S::kTiles; ++m) {
-      if (m > 0 && walk.unit * S::kTiles + m < p.tiles) from += tile_bytes;
-#pragma unroll
-      for (int at = 0; at + 512 <= F::kBytes; at += 512) {
-        copy16(to + m * F::kBytes + at, from + at, true);
-      }
-      constexpr int kRest = F::kBytes % 512;
-      if (lane < kRest / 16) {
-        copy16(to + (m + 1) * F::kBytes - kRest, from + F::kBytes - kRest, true);
-      }
-    }
-  };
-  const auto fetch_rows = [&](const Walk<kWarps>& walk, int stage) {
-    if (S::kOne || walk.unit >= units || walk.chunk >= chunks) return;
-    std::uint8_t* to = mine + stage * S::kStageBytes + S::kWeightBytes + t * 16;
-    const int k = walk.chunk * kPackedChunk + t * 8;
-#pragma unroll
-    for (int row = g; row < kRows; row += 8) {
-      const __nv_bfloat16* from = p.x + std::int64_t{row} * p.inputs + k;
-#pragma unroll
-      for (int block = 0; block < kBlocks; ++block) {
-        const bool real = row < p.rows && k + block * kPackedBlock < p.inputs;
-        copy16(to + row * kPackedChunk * 2 + block * 64, real ? from + block * kPackedBlock : p.x,
-               real);
-      }
-    }
-  };
-
-  const Walk<kWarps> start{static_cast<int>(blockIdx.x), warp};
-  Walk<kWarps> ahead = start;
-  const auto place_of = [&](const Walk<kWarps>& walk) {  // in memory, of what this lane copies
-    return static_cast<const std::uint8_t*>(p.w) +
-           std::int64_t{walk.unit} * S::kTiles * tile_bytes + walk.chunk * F::kBytes + lane * 16;
-  };
-  const std::uint8_t* from_ahead = place_of(ahead);
-  const auto step_ahead = [&] {
-    const int unit = ahead.unit;
-    ahead.step(warp, chunks);
-    from_ahead = unit == ahead.unit ? from_ahead + kWarps * F::kBytes : place_of(ahead);
-  };
-  for (int stage = 0; stage < S::kStages; ++stage) {
-    fetch_weights(ahead, from_ahead, stage);
-    if (S::kOne) close_copies();
-    step_ahead();
-  }
-  if (!S::kOne) close_copies();
-  wait_for_previous();
+  __shared__ float sums[2][kGroup][kWarps][kTileOutputs];  // two in turn: one barrier is enough
+  __shared__ float norm_scale[kMaxBatch];
+  std::uint8_t* x = shared + plan.ring_bytes;
+  auto* x_scales = reinterpret_cast<float*>(x + plan.chunks * kPackedChunk * 2);
+  WeightRing<kKind, kWarps> ring(p, plan, in_shared(shared));
   let_next_begin();
-  if constexpr (S::kOne) {
-    load_row<kWarps>(p, chunks, row_x, row_sums);
-  } else {
-    Walk<kWarps> rows_ahead = start;
-    for (int stage = 0; stage < S::kStages; ++stage) {
-      fetch_rows(rows_ahead, stage);
-      close_copies();
-      rows_ahead.step(warp, chunks);
-    }
-  }
-  norm_scales<kWarps>(p, epilogue, scales);
+  wait_for_previous();
+  fix_row<Format<kKind>::kShift, kWarps>(p, plan, x, x_scales);
+  norm_scales<kWarps>(p, epilogue, norm_scale);
 
-  // Of the threads that add the warps' sums: whole warps.
-  const int output = thread % kTileOutputs;
-  const int row = thread / kTileOutputs;
-  const bool adds = row < std::max(S::kStored, 2);
-  int stage = 0;
-  int parity = 0;
-  for (int unit = start.unit; unit < units; unit += static_cast<int>(gridDim.x)) {
-    typename Epilogue::Fetched fetched[S::kTiles]{};
+  const int lane = ring.lane;
+  const int warp = ring.warp;
+  const int step = static_cast<int>(gridDim.x);
+  const int output = lane % kTileOutputs;
+  const int of = lane / kTileOutputs;
+  const LaneX my_x{
+      lane / 8,
+      in_shared(x) + static_cast<unsigned>(lane / 8 * 64 + lane % 4 * 16 + lane / 4 % 2 * 8),
+      in_shared(x_scales) + static_cast<unsigned>(lane % 4) * 4};
+  uint2 b[kBlocks] = {};
+  int turn = 0;
+  for (int first = static_cast<int>(blockIdx.x); first < p.tiles; first += kGroup * step) {
+    typename Epilogue::Fetched fetched{};
+    if (warp == 0) fetched = epilogue.fetch(p, first + of * step, 0, output);
+#pragma unroll 1
+    for (int n = 0; n < kGroup && first + n * step < p.tiles; ++n) {
+      float c[2] = {0.0F, 0.0F};
+#pragma unroll 1
+      for (int segment = warp; segment < plan.segments; segment += kWarps) {
+        ring.await();
 #pragma unroll
-    for (int m = 0; m < S::kTiles; ++m) {
-      if (adds) fetched[m] = epilogue.fetch(p, unit * S::kTiles + m, row, output);
-    }
-    float c[S::kTiles][kN][4] = {};
-    for (int chunk = warp; chunk < chunks; chunk += kWarps) {
-      await_copies<S::kStages - 1>();
-      __syncwarp();  // lanes share the scales
-      const std::uint8_t* from = mine + stage * S::kStageBytes;
-      uint4 b[kN][kBlocks];
-      float2 x_sums[kN][kBlocks];
-      if constexpr (S::kOne) {
-#pragma unroll
-        for (int block = 0; block < kBlocks; ++block) {
-          x_sums[0][block].x = x_sums[0][block].y = row_sums[chunk * kBlocks + block];
-          b[0][block] = *reinterpret_cast<const uint4*>(row_x + chunk * kPackedChunk +
-                                                        block * kPackedBlock + t * 8);
+        for (int i = 0; i < kSegment; ++i) {
+          const int chunk = segment * kSegment + i;
+          if (i > 0 && chunk >= plan.chunks) break;
+          multiply_chunk<kKind>(ring.place + static_cast<unsigned>(i * Format<kKind>::kBytes), my_x,
+                                chunk, b, c);
         }
-      } else {
-#pragma unroll
-        for (int n = 0; n < kN; ++n) {
-#pragma unroll
-          for (int block = 0; block < kBlocks; ++block) {
-            b[n][block] = *reinterpret_cast<const uint4*>(
-                from + S::kWeightBytes + (g + 8 * n) * kPackedChunk * 2 + block * 64 + t * 16);
-            const float sum = sum_of_block(b[n][block]);  // of column g
-            x_sums[n][block] = {__shfl_sync(kAll, sum, 8 * t), __shfl_sync(kAll, sum, 8 * t + 4)};
-          }
-        }
+        ring.done();
       }
 #pragma unroll
-      for (int m = 0; m < S::kTiles; ++m) {
-        multiply_chunk<kKind, S::kOne>(from + m * F::kBytes, b, x_sums, c[m]);
+      for (int half = 0; half < 2; ++half) {
+        c[half] += __shfl_xor_sync(kAll, c[half], 1);
+        c[half] += __shfl_xor_sync(kAll, c[half], 2);
+        if (lane % 4 == 0) sums[turn][n][warp][lane / 4 + 8 * half] = c[half];
       }
-      __syncwarp();
-      fetch_weights(ahead, from_ahead, stage);
-      fetch_rows(ahead, stage);
-      close_copies();
-      step_ahead();
-      stage = stage + 1 == S::kStages ? 0 : stage + 1;
     }
+    __syncthreads();
+    if (warp == 0) {
+      float sum = sums[turn][of][0][output];
 #pragma unroll
-    for (int m = 0; m < S::kTiles; ++m) {
-#pragma unroll
-      for (int n = 0; n < kN; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int column = n * 8 + 2 * t + i % 2;
-          if (column < S::kStored) sums[parity][warp][column][g + 8 * (i / 2)] = c[m][n][i];
-        }
-      }
-      __syncthreads();
-      if (adds) {
-        const int of = std::min(row, S::kStored - 1);
-        float sum = sums[parity][0][of][output];
-#pragma unroll
-        for (int w = 1; w < kWarps; ++w) sum += sums[parity][w][of][output];
-        epilogue.take(p, unit * S::kTiles + m, row, output, sum,
-                      Epilogue::kNormed ? scales[of] : 1.0F, fetched[m]);
-      }
-      parity ^= 1;
+      for (int each = 1; each < kWarps; ++each) sum += sums[turn][of][each][output];
+      epilogue.take(p, first + of * step, 0, output, sum, Epilogue::kNormed ? norm_scale[0] : 1.0F,
+                    fetched);
     }
+    turn ^= 1;
   }
-  await_copies<0>();
+}
+
+template <WeightKind kKind, int kWarps, class Epilogue>
+cudaError_t launch(const Product& p, const Epilogue& epilogue, cudaStream_t stream) {
+  constexpr int kMostBlocks = kWarps == 8 ? 3 : 2;  // of a multiprocessor, as its registers allow
+  constexpr int kStage = kWarps * WeightRing<kKind, kWarps>::kStride;
+  constexpr int kElse = 2 * kGroup * kWarps * kTileOutputs * 4 + 256 + 1024;
+  // Few tiles: as many at once as fit. Many: fewer blocks with longer rings.
+  const int wanted = p.tiles <= kMostBlocks * multiprocessors() ? kMostBlocks : 2;
+  Plan plan{};
+  plan.chunks = packed_chunks(p.inputs);
+  plan.segments = (plan.chunks + kSegment - 1) / kSegment;
+  const int x_bytes = plan.chunks * (kPackedChunk * 2 + kChunkScales * 4);
+  plan.stages = std::clamp((kMostShared / wanted - kElse - x_bytes) / kStage, 2, kMostStages);
+  plan.ring_bytes = plan.stages * kStage;
+  const int shared = x_bytes + plan.ring_bytes;
+  const int an_sm = std::clamp(kMostShared / (shared + kElse), 1, wanted);
+  return launch_chained<row_kernel<kKind, kWarps, kMostBlocks, Epilogue>>(
+      dim3(static_cast<unsigned>(std::min(p.tiles, an_sm * multiprocessors()))), 32 * kWarps,
+      static_cast<std::size_t>(shared), stream, p, epilogue, plan);
 }
 
 template <WeightKind kKind, class Epilogue>
 cudaError_t launch_kind(const Product& p, const Epilogue& epilogue, cudaStream_t stream) {
-  const auto with = [&]<int kRows>() {
-    using S = Shape<kKind, kRows, Epilogue::kPackedWarps>;
-    const int x_bytes =
-        S::kOne ? packed_chunks(p.inputs) * (kPackedChunk * 2 + kBlocks * int{sizeof(float)}) : 0;
-    const int shared = S::kRingBytes + x_bytes;
-    const int fit = kMostShared / (shared + S::kSumBytes + 1024);
-    const int units = (p.tiles + S::kTiles - 1) / S::kTiles;
-    const int blocks = std::clamp(fit, 1, S::kBlocksAnSm) * multiprocessors();
-    return launch_chained<packed_kernel<kKind, kRows, Epilogue>>(
-        dim3(static_cast<unsigned>(std::min(units, blocks))), S::kThreads,
-        static_cast<std::size_t>(shared), stream, p, epilogue);
-  };
-  if (p.rows == 1) return with.template operator()<1>();
-  if (p.rows <= 8) return with.template operator()<8>();
-  return with.template operator()<kMaxBatch>();
+  if (row_warps(packed_chunks(p.inputs)) == 8) return launch<kKind, 8>(p, epilogue, stream);
+  return launch<kKind, 16>(p, epilogue, stream);
 }
 
 }  // namespace
 
 template <class Epilogue>
-cudaError_t launch_packed(WeightKind kind, const Product& p, const Epilogue& epilogue,
-                          cudaStream_t stream) {
+cudaError_t launch_packed_row(WeightKind kind, const Product& p, const Epilogue& epilogue,
+                              cudaStream_t stream) {
   switch (kind) {
     case WeightKind::kInt4:
       return launch_kind<WeightKind::kInt4>(p, epilogue, stream);
@@ -347,8 +287,9 @@ cudaError_t launch_packed(WeightKind kind, const Product& p, const Epilogue& epi
   }
   return cudaErrorInvalidValue;
 }
-template cudaError_t launch_packed(WeightKind, const Product&, const StoreNormed&, cudaStream_t);
-template cudaError_t launch_packed(WeightKind, const Product&, const GateNormed&, cudaStream_t);
-template cudaError_t launch_packed(WeightKind, const Product&, const AddAndNorm&, cudaStream_t);
+template cudaError_t launch_packed_row(WeightKind, const Product&, const StoreNormed&,
+                                       cudaStream_t);
+template cudaError_t launch_packed_row(WeightKind, const Product&, const GateNormed&, cudaStream_t);
+template cudaError_t launch_packed_row(WeightKind, const Product&, const AddAndNorm&, cudaStream_t);
 
 }  // namespace kvfs::model::cuda

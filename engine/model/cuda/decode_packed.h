@@ -2,14 +2,15 @@
 //
 // A matrix is tiles of 16 outputs, a tile chunks of 128 inputs, one after the other; a chunk is
 //
-//   planes of 1024 bytes   numbers of 4 bits: one plane, or two (low, high) of 8-bit numbers
-//   128 bytes of scales    fp16 [16 outputs][4 blocks of 32 inputs]
+//   planes of 1024 bytes   numbers of 4 bits: one plane; of 8 bits: two
+//   128 bytes of scales    fp16 [8 outputs g][4 blocks of 32 inputs][g, g + 8]
 //   128 bytes of minimums  the same; kInt4Min only
 //
-// so that a warp copies a chunk in 16-byte pieces, neighbouring lanes neighbouring pieces. Of a
-// plane, lane 4g + t owns 16 bytes of output g and 16 of output g + 8, 512 further on: word b holds
-// the block's inputs 8t … 8t + 7, input 2i in bits 4i …, input 2i + 1 in bits 16 + 4i …. What fills
-// up the last chunk and the last tile has zero scales.
+// so that a chunk is one copy, and what a lane reads lies beside its neighbour's. Of a plane, lane
+// 4g + t owns 16 bytes of output g and 16 of output g + 8, 512 further on: word b is of the block's
+// inputs 8t … 8t + 7: of 4 bits inputs i and 4 + i are the lower and the upper half of byte i, of 8
+// bits inputs 0 … 3 are in the first plane and the others in the second. What fills up the last
+// chunk and the last tile has zero scales.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -41,10 +42,9 @@ constexpr std::size_t packed_bytes(WeightKind kind, int outputs, int inputs) {
          packed_tile_bytes(kind, inputs);
 }
 
-// 32 neighbouring weights of an output: (number − zero) · scale + minimum, zero 8 for kInt4, 128
-// for kInt8 and 0 for kInt4Min. scale and minimum are fp16.
+// 32 neighbouring weights of an output: number · scale + minimum; scale and minimum are fp16.
 struct WeightBlock {
-  std::array<std::uint8_t, kPackedBlock> numbers;
+  std::array<std::int8_t, kPackedBlock> numbers;  // kInt4: −8 … 7, kInt4Min: 0 … 15
   std::uint16_t scale;
   std::uint16_t minimum;  // kInt4Min only
 };

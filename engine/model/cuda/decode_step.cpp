@@ -41,7 +41,7 @@ cudaError_t launch_part(StepPart part, int layer, const DecodeWeights& weights,
                         weights.frequencies, sizes.head_width, b.residual, b.normed, b.turns,
                         stream);
     case StepPart::kQkv:
-      return project(w.qkv, b.normed, sizes.rms_epsilon, step.rows, b.qkv, stream);
+      return project(w.qkv, b.normed, sizes.rms_epsilon, step.rows, b.qkv, stream, b.fixed);
     case StepPart::kAttend: {
       cudaError_t error = cudaSuccess;
       if (history.room.shared + history.room.single > 0) {
@@ -53,16 +53,18 @@ cudaError_t launch_part(StepPart part, int layer, const DecodeWeights& weights,
       return attend_pruned(layer, weights, b, step, history, stream);
     }
     case StepPart::kOut:
-      return add_product(w.out, b.attended, step.rows, b.residual, w.ffn_norm, b.normed, stream);
+      return add_product(w.out, b.attended, step.rows, b.residual, w.ffn_norm, b.normed, stream,
+                         b.fixed);
     case StepPart::kGate:
-      return gate(w.gate_up, b.normed, sizes.rms_epsilon, step.rows, b.gated, stream);
+      return gate(w.gate_up, b.normed, sizes.rms_epsilon, step.rows, b.gated, stream, b.fixed);
     case StepPart::kDown: {
       const bool last = index + 1 == weights.layers.size();
       const float* next = last ? weights.output_norm : weights.layers[index + 1].attn_norm;
-      return add_product(w.down, b.gated, step.rows, b.residual, next, b.normed, stream);
+      return add_product(w.down, b.gated, step.rows, b.residual, next, b.normed, stream, b.fixed);
     }
     case StepPart::kLogits:
-      return project(weights.output, b.normed, sizes.rms_epsilon, step.rows, b.logits, stream);
+      return project(weights.output, b.normed, sizes.rms_epsilon, step.rows, b.logits, stream,
+                     b.fixed);
   }
   return cudaErrorInvalidValue;
 }

@@ -39,6 +39,7 @@ struct DecodeBuffers {
   __nv_bfloat16* attended;  // [kMaxBatch][heads · head width]
   __nv_bfloat16* gated;     // [kMaxBatch][ffn width]
   float* logits;            // [kMaxBatch][vocab]
+  FixedRows fixed;          // of the longest input
 };
 
 // Where the rows' histories are.

@@ -105,6 +105,7 @@ Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device dev
   const auto fp32 = [&](std::int64_t a_row) {
     return data<float>(make(kMaxBatch * a_row, at::kFloat));
   };
+  const int longest = std::max({s.width, s.ffn_width, s.heads * s.head_width});
   const auto bf16 = [&](std::int64_t a_row) {
     return data<__nv_bfloat16>(make(kMaxBatch * a_row, at::kBFloat16));
   };
@@ -114,7 +115,11 @@ Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device dev
               .turns = reinterpret_cast<float2*>(fp32(s.head_width)),
               .attended = bf16(std::int64_t{s.heads} * s.head_width),
               .gated = bf16(s.ffn_width),
-              .logits = fp32(s.vocab)};
+              .logits = fp32(s.vocab),
+              .fixed = {data<std::uint8_t>(
+                            make(static_cast<std::int64_t>(fixed_piece_bytes(longest)), at::kByte)),
+                        data<float>(make(static_cast<std::int64_t>(fixed_scale_floats(longest)),
+                                         at::kFloat))}};
   drawn_ = data<std::int32_t>(make(kDrawnSteps * kMaxBatch, at::kInt));
   for (Slot& slot : slots_) {
     check(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming));

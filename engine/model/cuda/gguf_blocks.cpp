@@ -15,11 +15,11 @@ std::uint16_t half_at(const std::uint8_t* at) {
   return bits;
 }
 
-// Of Q4_0 and Q4_1: the low halves of 16 bytes are the first 16 numbers.
-void take_nibbles(const std::uint8_t* from, WeightBlock& out) {
+// Of Q4_0 and Q4_1: the low halves of 16 bytes are the first 16 numbers; less `zero`.
+void take_nibbles(const std::uint8_t* from, int zero, WeightBlock& out) {
   for (std::size_t i = 0; i < 16; ++i) {
-    out.numbers[i] = from[i] & 15U;
-    out.numbers[16 + i] = from[i] >> 4;
+    out.numbers[i] = static_cast<std::int8_t>((from[i] & 15) - zero);
+    out.numbers[16 + i] = static_cast<std::int8_t>((from[i] >> 4) - zero);
   }
 }
 
@@ -30,7 +30,7 @@ WeightBlock q4_k_block(const std::uint8_t* row, int index) {
   WeightBlock out{};
   const std::uint8_t* numbers = block + 16 + group / 2 * 32;
   for (std::size_t i = 0; i < 32; ++i) {
-    out.numbers[i] = group % 2 == 0 ? numbers[i] & 15U : numbers[i] >> 4;
+    out.numbers[i] = static_cast<std::int8_t>(group % 2 == 0 ? numbers[i] & 15 : numbers[i] >> 4);
   }
   out.scale = float_to_fp16(fp16_to_float(half_at(block)) * static_cast<float>(scale.scale));
   out.minimum =
@@ -75,19 +75,17 @@ WeightBlock weight_block(GgmlType type, ByteSpan row, int index, WeightKind kind
   out.scale = half_at(block);
   switch (type) {
     case GgmlType::kQ4_0:
-      take_nibbles(block + 2, out);
+      take_nibbles(block + 2, kind == WeightKind::kInt4 ? 8 : 0, out);
       if (kind == WeightKind::kInt4Min) {
         out.minimum = float_to_fp16(-8.0F * fp16_to_float(out.scale));
       }
       break;
     case GgmlType::kQ4_1:
       out.minimum = half_at(block + 2);
-      take_nibbles(block + 4, out);
+      take_nibbles(block + 4, 0, out);
       break;
     default:  // Q8_0
-      for (std::size_t i = 0; i < 32; ++i) {
-        out.numbers[i] = static_cast<std::uint8_t>(block[2 + i] ^ 0x80U);  // signed → + 128
-      }
+      std::memcpy(out.numbers.data(), block + 2, out.numbers.size());
   }
   return out;
 }

@@ -9,29 +9,43 @@ namespace kvfs::model::cuda {
 
 inline constexpr int kBlocks = kPackedChunk / kPackedBlock;  // of a chunk
 
+// The order in which a tile's sums are added: of row_warps() warps, warp w takes segments w,
+// w + row_warps() … of kSegment chunks; within it the blocks of a chunk are four sums, added last.
+inline constexpr int kSegment = 2;
+inline constexpr int kMostRowWarps = 16;
+__host__ __device__ constexpr int row_warps(int chunks) { return chunks > 32 ? kMostRowWarps : 8; }
+
 template <WeightKind kKind>
 struct Format {
   static constexpr int kPlanes = packed_planes(kKind);
   static constexpr int kBytes = packed_chunk_bytes(kKind);
   static constexpr bool kMinimums = kKind == WeightKind::kInt4Min;
-  // Of a plane: that much is taken from its numbers.
-  __host__ __device__ static constexpr float zero(int plane) {
-    return kKind == WeightKind::kInt4Min || (kKind == WeightKind::kInt8 && plane == 0) ? 0.0F
-                                                                                       : 8.0F;
-  }
-  // Of 128 + number, or 16 times that and a low plane's.
-  static constexpr float kBias = kPlanes == 2 ? -16.0F * (128.0F + 8.0F) - 128.0F
-                                 : kMinimums  ? -128.0F
-                                              : -136.0F;
+  static constexpr bool kSigned = !kMinimums;
+  static constexpr int kShift = kPlanes == 1 ? 4 : 0;  // nibbles are taken as bytes' upper halves
 };
 
 __device__ __forceinline__ unsigned word_of(const uint4& words, int i) {
   return i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w;
 }
-__device__ __forceinline__ float half_of(const uint2& four, int i) {
-  const unsigned both = i < 2 ? four.x : four.y;
-  const __half2 two = *reinterpret_cast<const __half2*>(&both);
-  return i % 2 == 0 ? __low2float(two) : __high2float(two);
+// An output's (of g: 0, of g + 8: 1) of a pair of scales.
+__device__ __forceinline__ float half_of(unsigned pair, int i) {
+  const __half2 two = *reinterpret_cast<const __half2*>(&pair);
+  return i == 0 ? __low2float(two) : __high2float(two);
+}
+
+// Eight neighbours of a block as two words of bytes, times 2^kShift.
+struct Eight {
+  unsigned first;
+  unsigned second;
+};
+template <WeightKind kKind>
+__device__ __forceinline__ Eight eight_of(const uint4 (&planes)[packed_planes(kKind)], int block) {
+  if constexpr (packed_planes(kKind) == 2) {
+    return {word_of(planes[0], block), word_of(planes[1], block)};
+  } else {
+    const unsigned word = word_of(planes[0], block);
+    return {word << 4 & 0xf0f0f0f0U, word & 0xf0f0f0f0U};
+  }
 }
 
 }  // namespace kvfs::model::cuda

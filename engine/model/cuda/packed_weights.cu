@@ -34,26 +34,21 @@ __global__ void __launch_bounds__(32 * kUnpackWarps)
     for (int plane = 0; plane < F::kPlanes; ++plane) {
       planes[plane] = reinterpret_cast<const uint4*>(from + plane * kPlaneBytes)[half * 32 + lane];
     }
-    const std::uint8_t* scales = from + F::kPlanes * kPlaneBytes + row * 8;
-    const uint2 steps = *reinterpret_cast<const uint2*>(scales);
-    uint2 minimums{};
-    if (F::kMinimums) minimums = *reinterpret_cast<const uint2*>(scales + 128);
+    const unsigned* scales =
+        reinterpret_cast<const unsigned*>(from + F::kPlanes * kPlaneBytes) + lane / 4 * kBlocks;
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const int k = chunk * kPackedChunk + block * kPackedBlock + lane % 4 * 8;
       if (k >= inputs) continue;
+      const Eight eight = eight_of<kKind>(planes, block);
+      const float scale = half_of(scales[block], half);
+      const float minimum = F::kMinimums ? half_of(scales[32 + block], half) : 0.0F;
       float values[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        float number = 0.0F;
-#pragma unroll
-        for (int plane = F::kPlanes - 1; plane >= 0; --plane) {
-          const unsigned word = word_of(planes[plane], block);
-          const auto nibble = static_cast<float>(word >> (4 * (i / 2) + 16 * (i % 2)) & 15U);
-          number = number * 16.0F + (nibble - F::zero(plane));
-        }
-        values[i] =
-            number * half_of(steps, block) + (F::kMinimums ? half_of(minimums, block) : 0.0F);
+        const unsigned byte = (i < 4 ? eight.first : eight.second) >> (8 * (i % 4)) & 255U;
+        const int number = F::kSigned ? static_cast<std::int8_t>(byte) : static_cast<int>(byte);
+        values[i] = static_cast<float>(number >> F::kShift) * scale + minimum;
       }
       *reinterpret_cast<uint4*>(out + std::int64_t{output} * inputs + k) = {
           pack(values[0], values[1]), pack(values[2], values[3]), pack(values[4], values[5]),
@@ -67,19 +62,21 @@ __global__ void __launch_bounds__(32 * kUnpackWarps)
 void pack_block(WeightKind kind, const WeightBlock& block, int row, int index, std::uint8_t* tile) {
   std::uint8_t* chunk = tile + index / kBlocks * packed_chunk_bytes(kind);
   const int in_chunk = index % kBlocks;
-  for (int plane = 0; plane < packed_planes(kind); ++plane) {
-    for (int lane = 0; lane < 4; ++lane) {
-      std::uint32_t word = 0;
-      for (int i = 0; i < 8; ++i) {
-        const unsigned number = block.numbers[static_cast<std::size_t>(lane * 8 + i)];
-        word |= (number >> (4 * plane) & 15U) << (4 * (i / 2) + 16 * (i % 2));
+  for (int lane = 0; lane < 4; ++lane) {
+    std::uint8_t* to = chunk + row / 8 * 512 + (row % 8 * 4 + lane) * 16 + in_chunk * 4;
+    for (int i = 0; i < 4; ++i) {
+      const auto first = static_cast<std::uint8_t>(block.numbers[lane * 8U + i]);
+      const auto second = static_cast<std::uint8_t>(block.numbers[lane * 8U + i + 4U]);
+      if (kind == WeightKind::kInt8) {
+        to[i] = first;
+        to[kPlaneBytes + i] = second;
+      } else {
+        to[i] = static_cast<std::uint8_t>((first & 15U) | second << 4);
       }
-      std::memcpy(
-          chunk + plane * kPlaneBytes + row / 8 * 512 + (row % 8 * 4 + lane) * 16 + in_chunk * 4,
-          &word, sizeof(word));
     }
   }
-  std::uint8_t* scale = chunk + packed_planes(kind) * kPlaneBytes + row * 8 + in_chunk * 2;
+  std::uint8_t* scale =
+      chunk + packed_planes(kind) * kPlaneBytes + (row % 8 * kBlocks + in_chunk) * 4 + row / 8 * 2;
   std::memcpy(scale, &block.scale, sizeof(block.scale));
   if (kind == WeightKind::kInt4Min) {
     std::memcpy(scale + 128, &block.minimum, sizeof(block.minimum));

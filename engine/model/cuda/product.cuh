@@ -11,9 +11,6 @@
 
 namespace kvfs::model::cuda {
 
-// kPackedWarps: of a block of decode_packed.cu. Matrices of few and long rows take more, since it
-// is the warps' number that hides what a chunk's arithmetic takes.
-
 struct Product {
   const void* w;
   const __nv_bfloat16* x;  // [rows][inputs]
@@ -32,7 +29,6 @@ struct StoreNormed {
   float* y;
 
   static constexpr bool kNormed = true;
-  static constexpr int kPackedWarps = 8;
   struct Fetched {};
   __device__ static int weight_row(const Product&, int tile, int i) {
     return tile * kTileOutputs + i;
@@ -55,7 +51,6 @@ struct GateNormed {
   __nv_bfloat16* out;
 
   static constexpr bool kNormed = true;
-  static constexpr int kPackedWarps = 8;
   struct Fetched {};
   __device__ static int weight_row(const Product& p, int tile, int i) {
     return tile * 8 + i % 8 + (i < 8 ? 0 : p.outputs / 2);
@@ -79,7 +74,6 @@ struct AddAndNorm {
   float* next_squares;
 
   static constexpr bool kNormed = false;
-  static constexpr int kPackedWarps = 12;
   struct Fetched {
     float residual;
     float weight;
@@ -115,7 +109,16 @@ __device__ __forceinline__ void norm_scales(const Product& p, const Epilogue& ep
     for (int row = kWarps - 1 - static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
       const float* mine = epilogue.squares + std::int64_t{row} * epilogue.squares_count;
       float sum = 0.0F;
-      for (int i = lane; i < epilogue.squares_count; i += 32) sum += __ldcg(&mine[i]);
+      constexpr int kAtOnce = 8;  // on their way
+      for (int begin = lane; begin < epilogue.squares_count; begin += 32 * kAtOnce) {
+        float v[kAtOnce];
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          v[i] = begin + 32 * i < epilogue.squares_count ? __ldcg(&mine[begin + 32 * i]) : 0.0F;
+        }
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) sum += v[i];
+      }
       for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, d);
       if (lane == 0) {
         scales[row] = 1.0F / sqrtf(sum / static_cast<float>(p.inputs) + epilogue.epsilon);
@@ -123,20 +126,6 @@ __device__ __forceinline__ void norm_scales(const Product& p, const Epilogue& ep
     }
   }
 }
-
-// A warp's walk over its chunks of all the block's units.
-template <int kWarps>
-struct Walk {
-  int unit;
-  int chunk;
-  __device__ void step(int first_chunk, int chunks) {
-    chunk += kWarps;
-    if (chunk >= chunks) {
-      chunk = first_chunk;
-      unit += static_cast<int>(gridDim.x);
-    }
-  }
-};
 
 // 1 where that cannot be known: right, if slow.
 inline int multiprocessors() {
@@ -148,9 +137,12 @@ inline int multiprocessors() {
   return out;
 }
 
-// Of decode_packed.cu, for the three epilogues above.
+// Of decode_packed.cu and decode_packed_rows.cu, for the three epilogues above.
 template <class Epilogue>
-cudaError_t launch_packed(WeightKind kind, const Product& p, const Epilogue& epilogue,
-                          cudaStream_t stream);
+cudaError_t launch_packed_row(WeightKind kind, const Product& p, const Epilogue& epilogue,
+                              cudaStream_t stream);
+template <class Epilogue>
+cudaError_t launch_packed_rows(WeightKind kind, const Product& p, const Epilogue& epilogue,
+                               FixedRows room, cudaStream_t stream);
 
 }  // namespace kvfs::model::cuda

@@ -148,7 +148,9 @@ Run random_run(const LlamaSizes& s, WeightKind kind, int context, int rows, Memo
                  memory.zeros<float2>(kRows * static_cast<std::size_t>(s.head_width)),
                  memory.zeros<bf16>(kRows * heads),
                  memory.zeros<bf16>(kRows * static_cast<std::size_t>(s.ffn_width)),
-                 memory.zeros<float>(kRows * static_cast<std::size_t>(s.vocab))};
+                 memory.zeros<float>(kRows * static_cast<std::size_t>(s.vocab)),
+                 {memory.zeros<std::uint8_t>(fixed_piece_bytes(s.ffn_width)),
+                  memory.zeros<float>(fixed_scale_floats(s.ffn_width))}};
   const int shared = context / kPage;
   const std::size_t page = static_cast<std::size_t>(s.layers) * 2 *
                            static_cast<std::size_t>(s.kv_heads * kPage * s.head_width);

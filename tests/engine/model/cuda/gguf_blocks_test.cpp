@@ -37,12 +37,11 @@ void expect_same_numbers(GgmlType type, int halves, WeightKind kind, float off) 
   const Bytes row = random_row(type, halves, random);
   std::vector<float> expected(kInputs);
   dequantize_row(type, row, expected);
-  const int zero = kind == WeightKind::kInt4 ? 8 : kind == WeightKind::kInt8 ? 128 : 0;
   for (std::size_t i = 0; i < kInputs; ++i) {
     const WeightBlock block = weight_block(type, row, static_cast<int>(i / kPackedBlock), kind);
     const float scale = fp16_to_float(block.scale);
     const float least = kind == WeightKind::kInt4Min ? fp16_to_float(block.minimum) : 0.0F;
-    const auto number = static_cast<float>(block.numbers[i % kPackedBlock] - zero);
+    const auto number = static_cast<float>(block.numbers[i % kPackedBlock]);
     const float room = off * (std::abs(scale * number) + std::abs(least));
     ASSERT_NEAR(number * scale + least, expected[i], room + 1e-7F)
         << container::name_of(type) << ", input " << i;

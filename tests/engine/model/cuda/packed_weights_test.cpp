@@ -16,18 +16,19 @@ constexpr WeightKind kKinds[] = {WeightKind::kInt4, WeightKind::kInt4Min, Weight
 struct Packed {
   Packed(WeightKind kind, int outputs, int inputs, bool paired, std::mt19937& random) {
     std::vector<std::uint8_t> bytes(packed_bytes(kind, outputs, inputs));
-    std::uniform_int_distribution<int> code(0, kind == WeightKind::kInt8 ? 255 : 15);
+    const int least_code = kind == WeightKind::kInt8 ? -128 : kind == WeightKind::kInt4 ? -8 : 0;
+    std::uniform_int_distribution<int> code(least_code,
+                                            least_code + (kind == WeightKind::kInt8 ? 255 : 15));
     std::uniform_real_distribution<float> step(0.002F, 0.02F);
-    const int zero = kind == WeightKind::kInt4 ? 8 : kind == WeightKind::kInt8 ? 128 : 0;
     for (int n = 0; n < outputs; ++n) {
       const PackedRow at = packed_row(n, outputs, paired);
       for (int k = 0; k < inputs; k += kPackedBlock) {
         WeightBlock block{{}, float_to_fp16(step(random)), float_to_fp16(-8 * step(random))};
         const float scale = fp16_to_float(block.scale);
         const float least = kind == WeightKind::kInt4Min ? fp16_to_float(block.minimum) : 0.0F;
-        for (std::uint8_t& number : block.numbers) {
-          number = static_cast<std::uint8_t>(code(random));
-          numbers.push_back(scale * static_cast<float>(number - zero) + least);
+        for (std::int8_t& number : block.numbers) {
+          number = static_cast<std::int8_t>(code(random));
+          numbers.push_back(scale * static_cast<float>(number) + least);
         }
         pack_block(
             kind, block, at.row, k / kPackedBlock,
@@ -52,6 +53,16 @@ constexpr Size kSizes[] = {{48, 64},     {960, 576},   {96, 1568},
 
 class CudaPacked : public CudaKernels<bf16> {
  protected:
+  void SetUp() override {
+    CudaKernels<bf16>::SetUp();
+    if (IsSkipped()) return;
+    pieces_ = std::make_unique<DeviceArray<std::uint8_t>>(fixed_piece_bytes(14336));
+    scales_ = std::make_unique<DeviceArray<float>>(fixed_scale_floats(14336));
+  }
+  FixedRows room() const { return {pieces_->get(), scales_->get()}; }
+  std::unique_ptr<DeviceArray<std::uint8_t>> pieces_;
+  std::unique_ptr<DeviceArray<float>> scales_;
+
   // Rows in front of a norm: x [kMaxBatch][inputs], the sums of squares that its scale comes from.
   struct Rows {
     std::vector<bf16> x;
@@ -129,7 +140,7 @@ TEST_F(CudaPacked, MultiplyAsTheNumbersTheyStandFor) {
         const DeviceArray<float> y(static_cast<std::size_t>(rows * outputs));
         must(project(w.matrix,
                      {x.get() + first * inputs, squares.get() + first * (inputs / kTileOutputs)},
-                     kEpsilon, rows, y.get(), nullptr));
+                     kEpsilon, rows, y.get(), nullptr, room()));
         return y.host();
       };
       const auto all = run(0, kMaxBatch);
@@ -161,7 +172,7 @@ TEST_F(CudaPacked, GateMultipliesUpByItsGate) {
         const DeviceArray<bf16> out(static_cast<std::size_t>(rows * ffn));
         must(gate(w.matrix,
                   {x.get() + first * inputs, squares.get() + first * (inputs / kTileOutputs)},
-                  kEpsilon, rows, out.get(), nullptr));
+                  kEpsilon, rows, out.get(), nullptr, room()));
         return out.host();
       };
       const auto all = run(0, kMaxBatch);
@@ -187,12 +198,40 @@ TEST_F(CudaPacked, AddProductAddsToTheResidual) {
         const DeviceArray<bf16> next(static_cast<std::size_t>(rows * outputs));
         const DeviceArray<float> squares(static_cast<std::size_t>(rows * outputs / kTileOutputs));
         must(add_product(w.matrix, x.get() + first * inputs, rows, residual.get(), norm.get(),
-                         {next.get(), squares.get()}, nullptr));
+                         {next.get(), squares.get()}, nullptr, room()));
         return residual.host();
       };
       const auto all = run(0, kMaxBatch);
       expect_close(all, expected, 3e-5);
       expect_company_free(all, outputs, run);
+    }
+  }
+}
+
+TEST_F(CudaPacked, WhatIsNoNumberEndsAsNoneInItsRowAlone) {
+  constexpr int kInputs = 1568;
+  constexpr int kOutputs = 96;
+  for (const WeightKind kind : kKinds) {
+    const Packed w(kind, kOutputs, kInputs, false, random_);
+    for (const float none : {NAN, INFINITY, -INFINITY}) {
+      Rows in = rows_of(kInputs);
+      in.x[kInputs + 777] = __float2bfloat16(none);  // of row 1
+      const DeviceArray<bf16> x(in.x);
+      const DeviceArray<float> squares(in.squares);
+      const auto run = [&](int first, int rows) {
+        const DeviceArray<float> y(static_cast<std::size_t>(rows * kOutputs));
+        must(project(w.matrix,
+                     {x.get() + first * kInputs, squares.get() + first * (kInputs / kTileOutputs)},
+                     kEpsilon, rows, y.get(), nullptr, room()));
+        return y.host();
+      };
+      const auto alone = run(1, 1);
+      const auto all = run(0, 3);
+      for (std::size_t i = 0; i < kOutputs; ++i) {
+        ASSERT_TRUE(std::isnan(alone[i])) << none;
+        ASSERT_TRUE(std::isnan(all[kOutputs + i])) << none;
+        ASSERT_TRUE(std::isfinite(all[i]) && std::isfinite(all[2 * kOutputs + i])) << none;
+      }
     }
   }
 }
