@@ -7,25 +7,6 @@
 namespace kvfs::model::cpu {
 namespace {
 
-std::vector<float> floats(const Tensor* tensor) {
-  if (tensor == nullptr) return {};
-  std::vector<float> values(static_cast<std::size_t>(tensor->dims[0]));
-  dequantize_row(tensor->type, tensor->bytes, values);
-  return values;
-}
-
-// Channel by channel in the file, tap by tap here.
-std::vector<float> taps_of(const Convolution& from, std::size_t channels) {
-  const auto taps = static_cast<std::size_t>(from.taps);
-  std::vector<float> out(taps * channels);
-  std::vector<float> row(taps);
-  for (std::size_t c = 0; c < channels; ++c) {
-    dequantize_row(from.weight->type, row_of(*from.weight, c), row);
-    for (std::size_t k = 0; k < taps; ++k) out[k * channels + c] = row[k];
-  }
-  return out;
-}
-
 class Loader {
  public:
   Loader(Compute compute, const Kernels& kernels, ForkJoin& pool, Arena& memory)
@@ -81,7 +62,7 @@ class Loader {
     KVFS_ASSIGN(made.in, projection(from.in));
     KVFS_ASSIGN(made.out, projection(from.out));
     made.taps = taps_of(from, channels);
-    made.bias = floats(from.bias);
+    made.bias = floats_of(from.bias);
     made.bias.resize(channels);
     return made;
   }
@@ -99,8 +80,27 @@ class Loader {
 
 }  // namespace
 
+std::vector<float> floats_of(const Tensor* tensor) {
+  if (tensor == nullptr) return {};
+  std::vector<float> values(static_cast<std::size_t>(tensor->dims[0]));
+  dequantize_row(tensor->type, tensor->bytes, values);
+  return values;
+}
+
+// Channel by channel in the file, tap by tap here.
+std::vector<float> taps_of(const Convolution& from, std::size_t channels) {
+  const auto taps = static_cast<std::size_t>(from.taps);
+  std::vector<float> out(taps * channels);
+  std::vector<float> row(taps);
+  for (std::size_t c = 0; c < channels; ++c) {
+    dequantize_row(from.weight->type, row_of(*from.weight, c), row);
+    for (std::size_t k = 0; k < taps; ++k) out[k * channels + c] = row[k];
+  }
+  return out;
+}
+
 NormWeights norm_weights(const Norm& norm) {
-  NormWeights made{norm.kind, floats(norm.weight), floats(norm.bias)};
+  NormWeights made{norm.kind, floats_of(norm.weight), floats_of(norm.bias)};
   if (norm.plus_one) {
     for (float& weight : made.weight) weight += 1.0F;
   }
@@ -110,7 +110,7 @@ NormWeights norm_weights(const Norm& norm) {
 std::vector<float> bias_of(const std::vector<Slice>& slices) {
   std::vector<float> bias;
   for (const Slice& slice : slices) {
-    const std::vector<float> values = floats(slice.tensor);
+    const std::vector<float> values = floats_of(slice.tensor);
     for (int i = 0; i < slice.rows; ++i) {
       const int row =
           slice.permuted_head_width > 0 ? unpermuted_row(i, slice.permuted_head_width) : i;

@@ -35,6 +35,10 @@ struct NormWeights {
 
 // As it is meant: 1 + w where the file has w.
 NormWeights norm_weights(const Norm& norm);
+// A vector; empty: there is none.
+std::vector<float> floats_of(const Tensor* tensor);
+// [taps, channels], the newest last.
+std::vector<float> taps_of(const Convolution& from, std::size_t channels);
 // One below the other, zeros where a slice has none; padded to a multiple of 8.
 std::vector<float> bias_of(const std::vector<Slice>& slices);
 

@@ -54,6 +54,7 @@ class CudaModel final : public Model {
         KVFS_TRY(of(*item.sequence).reserve(1));
         rows.push_back({&of(*item.sequence), item.token, item.logits});
       }
+      for (const DecodeItem& item : items) of(*item.sequence).begin_step(1);
       forward_->generate(rows);
       return {};
     });
@@ -110,6 +111,11 @@ class CudaModel final : public Model {
           ErrorCode::kInvalid, "truncate a sequence",
           "it has " + std::to_string(mine.next_pos()) + " tokens, not " + std::to_string(end));
     }
+    if (!mine.can_go_back(end)) {
+      return fail(ErrorCode::kUnsupported, "truncate a sequence to " + std::to_string(end),
+                  "its convolutions' inputs before that are gone",
+                  "go back by one token, or to the beginning of a block");
+    }
     mine.truncate(end);
     return {};
   }
@@ -128,8 +134,9 @@ class CudaModel final : public Model {
     if (block < 0 || count <= 0) {
       return fail(ErrorCode::kInvalid, "take KV out", "there is no block " + std::to_string(block));
     }
-    // A pruned page's entries are listed here.
-    if (from.page(block)->sparse) return Model::kv_on_its_way(sequence, block);
+    // A pruned page's entries are listed here, and inputs that are gone are named.
+    if (from.page(block)->sparse || !from.keeps(block, pool_.shape().kept))
+      return Model::kv_on_its_way(sequence, block);
     return pages_out_.send(from.page(block), begin, count, stream_);
   }
   Status kv_in(Sequence& sequence, const KvPiece& piece) override {
@@ -140,6 +147,10 @@ class CudaModel final : public Model {
   }
   Result<bool> kv_room(Sequence& sequence, Position end, bool gaps) override {
     const std::string what = "make room for KV up to " + std::to_string(end);
+    if (gaps && pool_.shape().convolves()) {
+      return fail(ErrorCode::kUnsupported, "make room for pruned KV",
+                  "a model with convolutions takes whole blocks only");
+    }
     if (gaps) return false;  // how much is known when all of it has come
     return guarded(what, [&]() -> Result<bool> {
       const c10::cuda::CUDAStreamGuard guard(stream_);
@@ -161,6 +172,11 @@ class CudaModel final : public Model {
     });
   }
   Status compact(Sequence& sequence) override {
+    if (pool_.shape().convolves()) {
+      return fail(ErrorCode::kUnsupported, "move entries to other positions",
+                  "the model has layers with convolutions, which have no entries",
+                  "prune states of models with attention only");
+    }
     DeviceSequence& mine = of(sequence);
     std::vector<std::vector<std::vector<Position>>> positions;
     for (int layer = 0; layer < observed_.layers(); ++layer)
@@ -175,14 +191,19 @@ class CudaModel final : public Model {
   }
   Result<std::vector<std::vector<Position>>> positions(const Sequence& sequence,
                                                        std::uint16_t layer) override {
-    if (layer >= observed_.layers()) {
-      return fail(ErrorCode::kInvalid, "list a sequence's entries",
-                  "there is no layer " + std::to_string(layer));
+    if (layer >= observed_.layers() || pool_.shape().convolves(layer)) {
+      return fail(ErrorCode::kInvalid, "list the entries of layer " + std::to_string(layer),
+                  "the model has no such layer that attends");
     }
     return of(sequence).positions(layer);
   }
   Result<std::unique_ptr<Observer>> look_again(const Sequence& sequence,
                                                prune::Plan plan) override {
+    if (pool_.shape().convolves()) {
+      return fail(ErrorCode::kUnsupported, "look at what attention sees",
+                  "the model has layers with convolutions, which have no entries",
+                  "prune states of models with attention only");
+    }
     return make_observer(
         observed_, of(sequence), std::move(plan), device_,
         [this](DeviceSequence& fork, std::span<const TokenId> tokens, const Watch& watch) {
@@ -218,12 +239,14 @@ class CudaModel final : public Model {
                                                    mine.next_pos() % kGridRows);
         const auto slice = tokens.first(std::min(tokens.size(), room));
         tokens = tokens.subspan(slice.size());
+        mine.begin_step(static_cast<int>(slice.size()));
         forward_->read(mine, slice, tokens.empty() ? logits : std::span<float>{}, watch);
         mine.advance(static_cast<int>(slice.size()));
       }
       return {};
     });
-    if (!done) mine.truncate(before);
+    if (!done)
+      mine.truncate(mine.can_go_back(before) ? before : before / kBlockTokens * kBlockTokens);
     return done;
   }
   static DeviceSequence& of(Sequence& sequence) { return static_cast<DeviceSequence&>(sequence); }

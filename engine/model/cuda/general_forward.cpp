@@ -42,7 +42,8 @@ class GeneralForward final : public Forward {
     const int widest = std::max({model_.width, model_.q_width(), widest_ffn(model_)});
     for (at::Tensor* each : {&x_, &attention_part_, &ffn_part_, &answered_})
       *each = make(kGridRows * model_.width, at::kFloat);
-    qkv_ = make(kGridRows * qkv_width(), at::kFloat);
+    const std::int64_t gates = pages_.convolves() ? std::int64_t{3} * model_.width : 0;
+    qkv_ = make(kGridRows * std::max(qkv_width(), gates), at::kFloat);
     up_ = make(kGridRows * std::int64_t{2} * widest_ffn(model_), at::kFloat);
     for (at::Tensor* each : {&normed_, &hidden_, &gathered_})
       *each = make(kGridRows * widest, kType);
@@ -159,17 +160,37 @@ class GeneralForward final : public Forward {
                           stream()));
     }
     for (std::size_t layer = 0; layer < model_.layers.size(); ++layer) {
-      attend(layer, rows);
+      mix(layer, rows);
       feed_forward(layer, rows);
       if (model_.parallel) add_to_stream({}, attention_part_, rows);
     }
   }
 
+  // Positions with each other: by attention, or by a convolution.
+  void mix(std::size_t index, Rows rows) {
+    const GeneralLayer& w = weights_.layers[index];
+    prepare(w.attn_norm, rows);
+    multiply(w.qkv, normed_, rows, qkv_);
+    if (w.taps.defined()) {
+      convolve(index, rows);
+    } else {
+      attend(index, rows);
+    }
+    multiply(w.attn_out, hidden_, rows, attention_part_);
+    if (!model_.parallel) add_to_stream(w.attn_post, attention_part_, rows);
+  }
+
+  void convolve(std::size_t index, Rows rows) {
+    const GeneralLayer& w = weights_.layers[index];
+    const ConvolutionRule rule{model_.width, static_cast<int>(w.taps.size(0)), floats(w.taps),
+                               floats(w.taps_bias), pages_.offset(static_cast<int>(index), 0)};
+    check(short_convolution(row<float>(qkv_, 3 * model_.width, rows.first), places_, rows.count,
+                            rule, addresses_, row<T>(hidden_, model_.width, rows.first), stream()));
+  }
+
   void attend(std::size_t index, Rows rows) {
     const GeneralLayer& w = weights_.layers[index];
     const Layer& layer = model_.layers[index];
-    prepare(w.attn_norm, rows);
-    multiply(w.qkv, normed_, rows, qkv_);
     float* qkv = row<float>(qkv_, qkv_width(), rows.first);
     norm_heads(w.q_norm, qkv, model_.q_width(), rows);
     norm_heads(w.k_norm, qkv + model_.q_width(), model_.kv_width(), rows);
@@ -182,8 +203,6 @@ class GeneralForward final : public Forward {
     const AttentionRule rule{model_.attention_scale, model_.score_cap, layer.window};
     attention_.run(layer_number, qkv, places_, rows.count, most_pages_, heads(), rule, kv,
                    row<T>(hidden_, model_.q_width(), rows.first), watch_);
-    multiply(w.attn_out, hidden_, rows, attention_part_);
-    if (!model_.parallel) add_to_stream(w.attn_post, attention_part_, rows);
   }
 
   void feed_forward(std::size_t index, Rows rows) {

@@ -32,6 +32,15 @@ class Loader {
       made.bias = vector(cpu::bias_of(from.bias), static_cast<std::size_t>(from.outputs()));
     return made;
   }
+  void convolution(const Convolution& from, GeneralLayer& to) const {
+    const auto channels = static_cast<std::size_t>(from.in.inputs);
+    to.qkv = linear(from.in);
+    to.attn_out = linear(from.out);
+    to.taps = at::tensor(at::ArrayRef<float>(cpu::taps_of(from, channels)), at::kFloat)
+                  .view({from.taps, from.in.inputs})
+                  .to(device_);
+    to.taps_bias = vector(cpu::floats_of(from.bias), channels);
+  }
   // A band of rows at a time, so that host memory stays small.
   at::Tensor matrix(const std::vector<Slice>& slices, int inputs, at::ScalarType type) const {
     constexpr int kBandRows = 4096;
@@ -79,6 +88,10 @@ std::uint64_t general_weights_size(const Architecture& model, at::ScalarType typ
   for (const Layer& layer : model.layers) {
     add(layer.qkv);
     add(layer.attn_out);
+    if (layer.convolution) {
+      add(layer.convolution->in);
+      add(layer.convolution->out);
+    }
     add(layer.router);
     for (const FeedForward& expert : layer.experts) {
       add(expert.up);
@@ -120,8 +133,11 @@ GeneralWeights load_general_weights(const Architecture& model, at::ScalarType ty
                        .ffn_post = load.norm(from.ffn_post),
                        .qkv = load.linear(from.qkv),
                        .attn_out = load.linear(from.attn_out),
+                       .taps = {},
+                       .taps_bias = {},
                        .router = load.linear(from.router),
                        .experts = {}};
+    if (from.convolution) load.convolution(*from.convolution, layer);
     for (const FeedForward& expert : from.experts)
       layer.experts.push_back({load.linear(expert.up), load.linear(expert.down)});
     made.layers.push_back(std::move(layer));

@@ -24,7 +24,9 @@ struct GeneralExpert {
 };
 struct GeneralLayer {
   GeneralNorm attn_norm, q_norm, k_norm, attn_post, ffn_norm, ffn_post;
-  GeneralLinear qkv, attn_out, router;
+  GeneralLinear qkv, attn_out;  // or a convolution's in and out
+  at::Tensor taps, taps_bias;   // [taps, width], [width] fp32; undefined: it attends
+  GeneralLinear router;
   std::vector<GeneralExpert> experts;
 };
 struct GeneralRope {

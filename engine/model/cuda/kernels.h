@@ -85,6 +85,23 @@ cudaError_t rope_and_store(float* qkv, const Turning& turning, const RowPlace* p
                            HeadShape shape, KvPlace kv, cudaStream_t stream,
                            std::uint32_t only = 0);
 
+// A gated short convolution (architecture.h, Convolution), and where its inputs are kept.
+struct ConvolutionRule {
+  int channels;
+  int taps;
+  const float* weights;  // [taps][channels], the newest last
+  const float* bias;     // [channels]
+  std::int64_t inputs;   // elements from a page's beginning to [taps][channels]; slot s: s % taps
+};
+// gates [rows][3 · channels] fp32: B | C | z. out[r][channels] = C · (bias + Σ tap · input), the
+// taps in ascending order, inputs B · z being rounded to T before anything reads them: those of
+// positions before the rows' come from the pages. Then the pages keep the rows' inputs. Rows of one
+// sequence stand one behind the other.
+template <class T>
+cudaError_t short_convolution(const float* gates, const RowPlace* places, int rows,
+                              const ConvolutionRule& rule, void* const* pages, T* out,
+                              cudaStream_t stream);
+
 struct AttentionRule {
   float scale;     // of scores
   float cap = 0;   // score → cap · tanh(score / cap); 0: none

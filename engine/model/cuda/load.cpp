@@ -39,13 +39,12 @@ Status check_kernels_know(const std::string& what, const Architecture& model,
                           const cudaDeviceProp& device) {
   std::string why;
   const auto eighths = [](const Linear& linear) { return linear.inputs % 8 == 0; };
-  if (std::ranges::any_of(model.layers, [](const Layer& l) { return l.convolution.has_value(); })) {
-    why = "some of its layers are short convolutions, the CUDA kernels know attention only";
-  } else if (model.head_width % 8 != 0 || model.head_width > kMostHeadWidth) {
+  if (model.head_width % 8 != 0 || model.head_width > kMostHeadWidth) {
     why = "the head width is " + std::to_string(model.head_width) +
           ", the CUDA kernels know multiples of 8 up to " + std::to_string(kMostHeadWidth);
   } else if (!std::ranges::all_of(model.layers, [&](const Layer& layer) {
                return eighths(layer.qkv) && eighths(layer.attn_out) &&
+                      (!layer.convolution || eighths(layer.convolution->in)) &&
                       std::ranges::all_of(layer.experts, [&](const FeedForward& ffn) {
                         return eighths(ffn.up) && eighths(ffn.down);
                       });
@@ -138,7 +137,7 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
                         .key_width = width,
                         .value_width = width});
     info.prunes = true;
-    const PageShape pages{sizes.layers, sizes.kv_heads, sizes.head_width, info.kv_dtype};
+    const PageShape pages(info.layers, sizes.kv_heads, sizes.head_width, info.kv_dtype);
     info.device = name_of(device);
     ObservedModel observed{.heads = {sizes.heads, sizes.kv_heads, sizes.head_width},
                            .dtype = info.kv_dtype,
@@ -171,8 +170,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     KVFS_ASSIGN(
         const std::uint64_t room,
         room_for_kv(what, fast ? weights_size(model, type) : general_weights_size(model, type)));
-    const PageShape pages{static_cast<int>(model.layers.size()), model.kv_heads, model.head_width,
-                          card.info.kv_dtype};
+    const PageShape pages(card.info.layers, model.kv_heads, model.head_width, card.info.kv_dtype);
     ObservedModel observed{.heads = {model.heads, model.kv_heads, model.head_width},
                            .dtype = pages.dtype,
                            .scale = model.attention_scale,

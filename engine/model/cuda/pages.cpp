@@ -16,29 +16,6 @@ namespace {
 
 int pages_for(Position positions) { return (positions + kBlockTokens - 1) / kBlockTokens; }
 
-Status check_piece(const KvPiece& piece, const PageShape& shape) {
-  const std::string what = "KV of layer " + std::to_string(piece.layer);
-  const std::size_t count = piece.positions.size();
-  if (piece.layer >= shape.layers || piece.head_count == 0 ||
-      piece.head_begin + piece.head_count > shape.kv_heads || count == 0 ||
-      count > static_cast<std::size_t>(kBlockTokens) || piece.positions[0] < 0) {
-    return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
-  }
-  const std::size_t row = static_cast<std::size_t>(shape.width) * size_of(shape.dtype);
-  if (piece.key.size() != piece.head_count * count * row ||
-      piece.value.size() != piece.key.size()) {
-    return fail(ErrorCode::kInvalid, what,
-                "the bytes are not heads × positions × width of the model's KV type");
-  }
-  const auto& positions = piece.positions;
-  const auto not_rising = [](Position a, Position b) { return b <= a; };
-  if (std::ranges::adjacent_find(positions, not_rising) != positions.end() ||
-      positions.front() / kBlockTokens != positions.back() / kBlockTokens) {
-    return fail(ErrorCode::kInvalid, what, "its positions do not rise inside one block");
-  }
-  return {};
-}
-
 }  // namespace
 
 PagePool::Page::Page(PagePool& pool_in, at::Tensor data_in, std::optional<SparseEntries> sparse_in)
@@ -86,6 +63,7 @@ Status DeviceSequence::make_own(std::size_t index) {
     KVFS_ASSIGN(page, pool_->make());
   }
   page->data.copy_(old.data);
+  page->reached = old.reached;
   pages_[index] = std::move(page);
   return {};
 }
@@ -123,6 +101,25 @@ Status DeviceSequence::reserve(int count) {
   return {};
 }
 
+void DeviceSequence::begin_step(int count) {
+  for (int page = next_pos_ / kBlockTokens; page < pages_for(next_pos_ + count); ++page) {
+    int& reached = pages_[static_cast<std::size_t>(page)]->reached;
+    reached = std::min(next_pos_ + count - page * kBlockTokens, kBlockTokens);
+  }
+}
+
+bool DeviceSequence::can_go_back(Position end) const {
+  // At a page's beginning the one before is whole, and so is what it keeps.
+  if (end % kBlockTokens == 0) return true;
+  const int reached = page(end / kBlockTokens)->reached;
+  return reached <= pool_->shape().kept || end % kBlockTokens > reached - 2;
+}
+
+bool DeviceSequence::keeps(std::int32_t block, int kept) const {
+  const int count = std::min(kBlockTokens, next_pos_ - block * kBlockTokens);
+  return page(block)->reached <= std::max(count, kept);
+}
+
 void DeviceSequence::truncate(Position end) {
   settle();
   next_pos_ = end;
@@ -148,6 +145,7 @@ Result<std::vector<KvPiece>> DeviceSequence::read(std::uint16_t layer, std::int3
   }
   const PagePool::Page& page = *pages_[static_cast<std::size_t>(block)];
   if (page.sparse) return pieces_of(*pool_, page, layer, block * kBlockTokens, count);
+  if (shape.convolves(layer)) return read_inputs(layer, block, count);
   KvPiece piece{.layer = layer,
                 .head_begin = 0,
                 .head_count = static_cast<std::uint16_t>(shape.kv_heads),
@@ -169,6 +167,32 @@ Result<std::vector<KvPiece>> DeviceSequence::read(std::uint16_t layer, std::int3
   return pieces;
 }
 
+Result<std::vector<KvPiece>> DeviceSequence::read_inputs(std::uint16_t layer, std::int32_t block,
+                                                         int count) const {
+  const PageShape& shape = pool_->shape();
+  const int kept = shape.kind(layer).kept;
+  if (!keeps(block, kept)) {
+    return fail(ErrorCode::kUnsupported, "take KV out of layer " + std::to_string(layer),
+                "its oldest input went when the token that was taken back came",
+                "compute that token again first");
+  }
+  const Runs keys = input_run(layer, block, static_cast<std::size_t>(kept));
+  Bytes rows(keys.bytes());
+  auto* to = reinterpret_cast<std::byte*>(rows.data());
+  KVFS_TRY(pool_->transfers().out(keys, to, keys.nothing(), to, c10::cuda::getCurrentCUDAStream()));
+  std::vector<KvPiece> pieces;
+  pieces.push_back(shape.inputs(layer, block * kBlockTokens, count, rows));
+  return pieces;
+}
+
+Runs DeviceSequence::input_run(int layer, int page, std::size_t positions) const {
+  const PageShape& shape = pool_->shape();
+  auto* at = static_cast<std::byte*>(page_address(page)) +
+             static_cast<std::size_t>(shape.offset(layer, 0)) * size_of(shape.dtype);
+  const std::size_t bytes = shape.input_bytes(layer, positions);
+  return {at, bytes, bytes, 1};
+}
+
 Runs DeviceSequence::runs(int layer, int side, int page, int head, int heads,
                           std::size_t positions) const {
   const PageShape& shape = pool_->shape();
@@ -183,7 +207,11 @@ Runs DeviceSequence::runs(int layer, int side, int page, int head, int heads,
 Status DeviceSequence::open_transfers() {
   coming_ = true;
   const PageShape& shape = pool_->shape();
-  const auto slot = 2 * static_cast<std::size_t>(shape.side_elements()) * size_of(shape.dtype);
+  std::size_t slot = 2 * static_cast<std::size_t>(shape.side_elements()) * size_of(shape.dtype);
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    if (shape.convolves(layer))
+      slot = std::max(slot, shape.input_bytes(layer, shape.kind(layer).kept));
+  }
   return pool_->transfers().open(slot, c10::cuda::getCurrentCUDAStream());
 }
 
@@ -194,6 +222,12 @@ void DeviceSequence::settle() {
 }
 
 Status DeviceSequence::open_room(Position end) {
+  KVFS_TRY(make_room(end));
+  open_ = true;
+  return {};
+}
+
+Status DeviceSequence::make_room(Position end) {
   const std::size_t before = pages_.size();
   const auto pages = static_cast<std::size_t>(pages_for(end));
   for (auto index = static_cast<std::size_t>(next_pos_ / kBlockTokens); index < pages; ++index) {
@@ -207,33 +241,46 @@ Status DeviceSequence::open_room(Position end) {
   for (auto& page : filled_) {
     page.resize(static_cast<std::size_t>(shape.layers * shape.kv_heads), 0);
   }
-  KVFS_TRY(open_transfers());
-  open_ = true;
-  return {};
+  for (auto index = static_cast<std::size_t>(next_pos_ / kBlockTokens); index < pages; ++index) {
+    const int count = end - static_cast<int>(index) * kBlockTokens;
+    int& reached = pages_[index]->reached;
+    reached = std::max(reached, std::min(count, kBlockTokens));
+  }
+  return open_transfers();
 }
 
 Status DeviceSequence::write(const KvPiece& piece) {
   const PageShape& shape = pool_->shape();
-  KVFS_TRY(check_piece(piece, shape));
+  KVFS_TRY(shape.check(piece));
   const auto index = static_cast<std::size_t>(piece.positions[0] / kBlockTokens);
-  if (!open_) return let_wait(index, piece);
+  if (!open_ && !shape.convolves()) return let_wait(index, piece);
+  if (!open_) KVFS_TRY(make_room(piece.positions.back() + 1));  // such a model has no gaps
   if (index >= filled_.size()) {
     return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
                 "it lies outside of the room that was made");
   }
-  if (piece.positions.back() % kBlockTokens + 1 != static_cast<Position>(piece.positions.size())) {
+  const auto end = static_cast<std::size_t>(piece.positions.back() % kBlockTokens) + 1;
+  if (std::min<std::size_t>(end, shape.kind(piece.layer).kept) != piece.positions.size()) {
     return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
                 "positions are missing inside the block", "make room for pieces with gaps");
   }
   const int page = static_cast<int>(index);
   const std::size_t positions = piece.positions.size();
+  const auto of_layer = filled_[index].begin() + piece.layer * shape.kv_heads;
+  if (shape.convolves(piece.layer)) {
+    const Bytes rows = shape.rows_of(piece);
+    const Runs keys = input_run(piece.layer, page, positions);
+    const auto* from = reinterpret_cast<const std::byte*>(rows.data());
+    KVFS_TRY(pool_->transfers().in(keys, from, keys.nothing(), from));
+    std::fill_n(of_layer, shape.kv_heads, static_cast<std::int16_t>(end));
+    return {};
+  }
   const auto place = [&](int side) {
     return runs(piece.layer, side, page, piece.head_begin, piece.head_count, positions);
   };
   KVFS_TRY(pool_->transfers().in(place(0), reinterpret_cast<const std::byte*>(piece.key.data()),
                                  place(1), reinterpret_cast<const std::byte*>(piece.value.data())));
-  const auto head = filled_[index].begin() + piece.layer * shape.kv_heads + piece.head_begin;
-  std::fill_n(head, piece.head_count, static_cast<std::int16_t>(positions));
+  std::fill_n(of_layer + piece.head_begin, piece.head_count, static_cast<std::int16_t>(positions));
   return {};
 }
 
@@ -302,6 +349,8 @@ Status DeviceSequence::set_next_pos(Position next_pos) {
                   "block " + std::to_string(page) + " lacks KV of some layer or head");
     }
   }
+  if (!can_go_back(next_pos))
+    return fail(ErrorCode::kInvalid, what, "the convolutions' inputs before it are not there");
   coming_ = open_ = false;
   KVFS_TRY(pool_->transfers().wait());
   truncate(next_pos);
@@ -323,6 +372,11 @@ std::vector<std::vector<Position>> DeviceSequence::positions(int layer) const {
 
 Status DeviceSequence::prune(const prune::Kept& kept) {
   const PageShape& shape = pool_->shape();
+  if (shape.convolves()) {
+    return fail(ErrorCode::kUnsupported, "prune a sequence",
+                "the model has layers with convolutions, whose state has no entries to drop",
+                "prune states of models with attention only");
+  }
   std::vector<SideSlots> staying;
   for (std::size_t page = 0; page < pages_.size(); ++page)
     staying.push_back(slots_below(shape, *pages_[page], end_in(page)));

@@ -1,9 +1,9 @@
 // Paged KV on the device: 256 positions of all layers a page, shared between forks, copied on
 // write.
 //
-// A page is [layers][key, value][kv_heads][256][width] of the KV type, zeroed at birth so that
-// places nobody wrote are numbers; or sparse (sparse_page.h), once entries were pruned. Engine
-// thread only, but that a page may be let go by any. The pool counts bytes and outlives its pages.
+// A page is as page_shape.h says, zeroed at birth so that places nobody wrote are numbers; or
+// sparse (sparse_page.h), once entries were pruned. Engine thread only, but that a page may be let
+// go by any. The pool counts bytes and outlives its pages.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -18,26 +18,13 @@
 
 #include "engine/model/cuda/draw.h"
 #include "engine/model/cuda/kernels.h"
+#include "engine/model/cuda/page_shape.h"
 #include "engine/model/cuda/sparse_page.h"
 #include "engine/model/cuda/transfers.h"
 #include "engine/model/model.h"
 #include "engine/model/places.h"
 
 namespace kvfs::model::cuda {
-
-struct PageShape {
-  int layers = 0;
-  int kv_heads = 0;
-  int width = 0;
-  DType dtype = DType::kBF16;  // or kF32
-
-  std::int64_t side_elements() const { return std::int64_t{kv_heads} * kBlockTokens * width; }
-  std::int64_t page_bytes() const {
-    return layers * 2 * side_elements() * static_cast<std::int64_t>(size_of(dtype));
-  }
-  // Elements from a page's beginning to a layer's keys (side 0) or values (side 1).
-  std::int64_t offset(int layer, int side) const { return (2 * layer + side) * side_elements(); }
-};
 
 // What a sparse page holds (sparse_page.h): by side (layer · kv_heads + head), and from slot `tail`
 // on every slot.
@@ -64,6 +51,9 @@ class PagePool {
     PagePool& pool;
     at::Tensor data;  // [page_bytes] uint8, or of a sparse page's size
     std::optional<SparseEntries> sparse;
+    // Positions from the page's first on that were computed, taken back or not: what decides which
+    // inputs of convolutions are still there.
+    int reached = 0;
   };
 
   const PageShape& shape() const { return shape_; }
@@ -108,8 +98,15 @@ class DeviceSequence final : public Sequence {
   // Makes the next `count` positions writable: new pages, and a copy of a shared partial one.
   // kTooLarge leaves everything as it was.
   Status reserve(int count);
+  // Of these, `count` will be written now: what a convolution keeps in their place goes.
+  void begin_step(int count);
   void advance(int count) { next_pos_ += count; }
   void truncate(Position end);
+  // Whether truncate(end) leaves what the next token needs: a convolution has forgotten inputs that
+  // lie further back than it keeps.
+  bool can_go_back(Position end) const;
+  // Whether the last `kept` positions of a block are all there. No: a token was taken back.
+  bool keeps(std::int32_t block, int kept) const;
   std::unique_ptr<DeviceSequence> fork() const;
 
   // Whether some page lacks entries: only kernels.h's attention knows such histories.
@@ -134,8 +131,12 @@ class DeviceSequence final : public Sequence {
   Status let_wait(std::size_t block, const KvPiece& piece);
   Status put_waiting(Position next_pos);
   Status make_own(std::size_t index);  // a page nobody else sees
+  Status make_room(Position end);
   Status open_transfers();
   void settle();  // nothing is on its way to its pages any more
+  Result<std::vector<KvPiece>> read_inputs(std::uint16_t layer, std::int32_t block,
+                                           int count) const;
+  Runs input_run(int layer, int page, std::size_t positions) const;  // from a convolution's row 0
   Runs runs(int layer, int side, int page, int head, int heads, std::size_t positions) const;
 
   PagePool* pool_;

@@ -91,6 +91,12 @@ PagesOut::Pieces PagesOut::copy(const Page& page) {
 }
 
 KvPiece PagesOut::piece(int layer, const Page& page) const {
+  if (shape_.convolves(layer)) {
+    const auto* rows = reinterpret_cast<const std::uint8_t*>(memory_) +
+                       static_cast<std::size_t>(shape_.offset(layer, 0)) * size_of(shape_.dtype);
+    return shape_.inputs(static_cast<std::uint16_t>(layer), page.begin, page.count,
+                         {rows, shape_.input_bytes(layer, shape_.kind(layer).kept)});
+  }
   KvPiece out{.layer = static_cast<std::uint16_t>(layer),
               .head_begin = 0,
               .head_count = static_cast<std::uint16_t>(shape_.kv_heads),

@@ -30,6 +30,7 @@ struct Runs {
   std::size_t count;
 
   std::size_t bytes() const { return run * count; }
+  Runs nothing() const { return {device + bytes(), 0, 0, 0}; }  // behind it
 };
 
 class Transfers {

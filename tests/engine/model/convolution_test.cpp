@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kFolder = KVFS_REPO_DIR "/tests/engine/model/goldens/families/lfm2";
+const fs::path kFolder = goldens() / "families" / "lfm2";
 constexpr std::size_t kConvolves = 0;  // the layer
 constexpr std::int32_t kVocab = 96;
 
@@ -99,6 +99,37 @@ TEST_P(Convolution, WhatALayerKeptLastIsTransformersState) {
   }
 }
 
+TEST_P(Convolution, WhatLeavesOnItsWayIsWhatTheSequenceHeldThen) {
+  const auto sequence = model().new_sequence();
+  read(model(), *sequence, first(300));
+  const std::vector<KvPiece> wanted = all_kv(model(), *sequence);
+  std::vector<std::unique_ptr<KvOut>> leaving;
+  for (const std::int32_t block : {0, 1}) {
+    auto one = model().kv_on_its_way(*sequence, block);
+    ASSERT_TRUE(one) << one.error().message();
+    leaving.push_back(*std::move(one));
+  }
+  generate(model(), *sequence, 5);  // takes the place of the last block's oldest inputs
+  auto expected = wanted.begin();
+  for (const auto& each : leaving) {
+    const auto pieces = each->take();
+    ASSERT_TRUE(pieces) << pieces.error().message();
+    for (const KvPiece& piece : *pieces) {
+      ASSERT_NE(expected, wanted.end());
+      EXPECT_EQ(piece.layer, expected->layer);
+      EXPECT_EQ(piece.kind, expected->kind);
+      EXPECT_EQ(piece.head_count, expected->head_count);
+      EXPECT_EQ(piece.positions, expected->positions);
+      EXPECT_EQ(piece.key, expected->key) << "layer " << piece.layer;
+      EXPECT_EQ(piece.value, expected->value) << "layer " << piece.layer;
+      ++expected;
+    }
+  }
+  EXPECT_EQ(expected, wanted.end());
+  ASSERT_TRUE(model().truncate(*sequence, 300));
+  EXPECT_EQ(model().kv_on_its_way(*sequence, 1).error().code, ErrorCode::kUnsupported);
+}
+
 TEST_P(Convolution, CutsAndRestoresAnywhereGiveTheSameBits) {
   const auto whole = model().new_sequence();
   const Logits expected = read(model(), *whole, ids_);
@@ -134,7 +165,10 @@ TEST_P(Convolution, TokenByTokenAcrossABlocksEndIsTheSamePath) {
     EXPECT_EQ(kv_bytes(model(), *steps), kv_bytes(model(), *whole));
   }
   ASSERT_EQ(logits.size(), expected.size());
-  for (std::size_t i = 0; i < logits.size(); ++i) EXPECT_NEAR(logits[i], expected[i], 1e-3) << i;
+  // On a GPU the fast mode's paths round to bf16 what they add in different orders.
+  const bool coarse = GetParam() == Compute::kFast && !model().info().one_path;
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    EXPECT_NEAR(logits[i], expected[i], coarse ? 0.05 : 1e-3) << i;
 }
 
 TEST_P(Convolution, ForksInOneBatchAreAsEachAlone) {

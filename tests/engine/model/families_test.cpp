@@ -75,10 +75,6 @@ std::vector<std::string> all_forms() {
 // The parameter: a folder of the goldens, or the GGUF in one.
 class EveryFamily : public ::testing::TestWithParam<std::string> {
  protected:
-  void SetUp() override {
-    if (on_gpu() && GetParam().starts_with("lfm2"))
-      GTEST_SKIP() << "the CUDA kernels know no convolutions";
-  }
   Loaded loaded(Compute compute, int threads = 2) {
     return load_described(kGoldens / GetParam(), compute, threads);
   }

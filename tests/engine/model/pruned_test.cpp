@@ -459,7 +459,6 @@ TEST_P(Pruned, WhatIsMissingIsNoticed) {
 }
 
 TEST(PrunedHybrid, IsRefusedInASentence) {
-  if (on_gpu()) GTEST_SKIP() << "the CUDA kernels know no convolutions";
   const Loaded hybrid = load_described(kGoldens / "families" / "lfm2", Compute::kFast);
   ASSERT_TRUE(hybrid.model);
   const auto sequence = hybrid.model->new_sequence();
@@ -468,6 +467,14 @@ TEST(PrunedHybrid, IsRefusedInASentence) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
   EXPECT_FALSE(refused.error().way_out.empty());
+  const auto looked = hybrid.model->look_again(*sequence, {});
+  ASSERT_FALSE(looked);
+  EXPECT_EQ(looked.error().code, ErrorCode::kUnsupported);
+  const auto gaps = hybrid.model->kv_room(*sequence, 300, true);
+  ASSERT_FALSE(gaps);
+  EXPECT_EQ(gaps.error().code, ErrorCode::kUnsupported);
+  EXPECT_FALSE(hybrid.model->positions(*sequence, 0)) << "it has no entries";
+  EXPECT_TRUE(hybrid.model->positions(*sequence, 1));
 }
 
 }  // namespace

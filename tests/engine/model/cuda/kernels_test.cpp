@@ -184,6 +184,118 @@ TYPED_TEST(CudaKernels, RopeTurnsQueriesAndStoresKeysAndValues) {
   }
 }
 
+// What a convolution gave a step's rows, and what its pages keep then.
+template <class T>
+struct Convolved {
+  Convolved(int pages, std::int64_t page_elements)
+      : memory(std::vector<T>(static_cast<std::size_t>(pages * page_elements), rounded<T>(0.0F))) {
+    for (int i = 0; i < pages; ++i) addresses.push_back(memory.get() + i * page_elements);
+    table = std::make_unique<DeviceArray<void*>>(addresses);
+  }
+  void step(const std::vector<float>& gates, const std::vector<RowPlace>& places,
+            const ConvolutionRule& rule) {
+    const DeviceArray<float> in(gates);
+    const DeviceArray<RowPlace> where(places);
+    const DeviceArray<T> to(places.size() * static_cast<std::size_t>(rule.channels));
+    must(short_convolution<T>(in.get(), where.get(), static_cast<int>(places.size()), rule,
+                              table->get(), to.get(), nullptr));
+    const auto rows = to.host();
+    out.insert(out.end(), rows.begin(), rows.end());
+  }
+  DeviceArray<T> memory;
+  std::vector<void*> addresses;
+  std::unique_ptr<DeviceArray<void*>> table;
+  std::vector<T> out;
+};
+
+TYPED_TEST(CudaKernels, AShortConvolutionIsTheSumOfItsTapsHoweverItsRowsAreCut) {
+  constexpr int kTokens = 264;  // past a block's end
+  for (const auto& [channels, taps] : {std::pair(40, 3), {300, 4}, {264, 1}}) {
+    const auto width = static_cast<std::size_t>(channels);
+    const auto gates = this->template normal<float>(kTokens * 3 * width);
+    const auto weights = this->template normal<float>(static_cast<std::size_t>(taps) * width);
+    const auto bias = this->template normal<float>(width);
+    const DeviceArray<float> on_device(weights);
+    const DeviceArray<float> bias_there(bias);
+    const std::int64_t page = 8 + std::int64_t{taps} * channels;
+    const ConvolutionRule rule{channels, taps, on_device.get(), bias_there.get(), 8};
+    const auto input = [&](std::size_t pos, std::size_t c) {
+      const float* row = &gates[pos * 3 * width];
+      return rounded<TypeParam>(row[c] * row[2 * width + c]);
+    };
+    std::vector<double> expected;
+    for (std::size_t pos = 0; pos < kTokens; ++pos) {
+      for (std::size_t c = 0; c < width; ++c) {
+        double sum = bias[c];
+        for (std::size_t k = 0; k < static_cast<std::size_t>(taps); ++k) {
+          const std::size_t back = static_cast<std::size_t>(taps) - 1 - k;
+          if (back <= pos) sum += double{weights[k * width + c]} * number(input(pos - back, c));
+        }
+        expected.push_back(sum * gates[(pos * 3 + 1) * width + c]);
+      }
+    }
+    const auto read = [&](std::vector<std::size_t> cuts) {
+      Convolved<TypeParam> made(2, page);
+      cuts.push_back(kTokens);
+      std::size_t begin = 0;
+      for (const std::size_t end : cuts) {
+        std::vector<RowPlace> places;
+        for (std::size_t pos = begin; pos < end; ++pos)
+          places.push_back({static_cast<std::int32_t>(pos), 0});
+        made.step({gates.begin() + static_cast<std::ptrdiff_t>(begin * 3 * width),
+                   gates.begin() + static_cast<std::ptrdiff_t>(end * 3 * width)},
+                  places, rule);
+        begin = end;
+      }
+      return std::pair(made.out, made.memory.host());
+    };
+    const auto [whole, kept] = read({});
+    this->expect_close(whole, expected);
+    for (const std::size_t pos : {std::size_t{255}, std::size_t{kTokens - 1}}) {
+      const std::size_t at = (pos / kPage) * static_cast<std::size_t>(page) + 8 +
+                             pos % kPage % static_cast<std::size_t>(taps) * width;
+      for (std::size_t c = 0; c < width; ++c)
+        ASSERT_EQ(number(kept[at + c]), number(input(pos, c))) << pos;
+    }
+    for (const auto& cuts : {std::vector<std::size_t>{1, 2, 3, 254, 257}, {100, 255, 256, 263}}) {
+      const auto [parts, kept_of_parts] = read(cuts);
+      EXPECT_TRUE(same_bits(parts, whole));
+      EXPECT_TRUE(same_bits(kept_of_parts, kept));
+    }
+  }
+}
+
+TYPED_TEST(CudaKernels, ARowOfAShortConvolutionDoesNotDependOnItsCompany) {
+  constexpr int kChannels = 72;
+  constexpr int kTaps = 3;
+  const DeviceArray<float> weights(this->template normal<float>(kTaps * kChannels));
+  const DeviceArray<float> bias(this->template normal<float>(kChannels));
+  const ConvolutionRule rule{kChannels, kTaps, weights.get(), bias.get(), 0};
+  // Two sequences of two pages each, at neighbouring rows and positions.
+  const std::vector<RowPlace> places{{256, 0}, {257, 2}};
+  std::vector<std::vector<float>> gates;
+  for (int i = 0; i < 6; ++i) gates.push_back(this->template normal<float>(3 * kChannels));
+  const auto run = [&](bool together) {
+    Convolved<TypeParam> made(4, kTaps * kChannels);
+    made.step(gates[0], {{255, 0}}, rule);
+    made.step(gates[1], {{256, 2}}, rule);
+    made.out.clear();
+    if (together) {
+      std::vector<float> both = gates[2];
+      both.insert(both.end(), gates[3].begin(), gates[3].end());
+      made.step(both, places, rule);
+    } else {
+      made.step(gates[2], {places[0]}, rule);
+      made.step(gates[3], {places[1]}, rule);
+    }
+    return std::pair(made.out, made.memory.host());
+  };
+  const auto alone = run(false);
+  const auto together = run(true);
+  EXPECT_TRUE(same_bits(alone.first, together.first));
+  EXPECT_TRUE(same_bits(alone.second, together.second));
+}
+
 TEST(CudaKernelsOfFp32, AddAdds) {
   if (!has_gpu()) GTEST_SKIP() << "no NVIDIA GPU here";
   std::vector<float> x;
