@@ -24,6 +24,34 @@ LayerShape Architecture::layer_shape(const Layer& layer) const {
           .value_width = static_cast<std::uint16_t>(head_width)};
 }
 
+bool is_fp16(const Architecture& a) {
+  bool some = false;
+  bool others = false;
+  const auto look = [&](const Linear& linear) {
+    for (const Slice& slice : linear.weight) {
+      const bool fp16 = slice.tensor->type == container::GgmlType::kF16;
+      some = some || fp16;
+      others = others || (!fp16 && slice.tensor->type != container::GgmlType::kF32);
+    }
+  };
+  look({.inputs = a.width, .weight = {{.tensor = a.embedding, .rows = a.vocab}}, .bias = {}});
+  look(a.output);
+  for (const Layer& layer : a.layers) {
+    look(layer.qkv);
+    look(layer.attn_out);
+    look(layer.router);
+    if (layer.convolution) {
+      look(layer.convolution->in);
+      look(layer.convolution->out);
+    }
+    for (const FeedForward& ffn : layer.experts) {
+      look(ffn.up);
+      look(ffn.down);
+    }
+  }
+  return some && !others;
+}
+
 std::optional<std::string> unlike_llama(const Architecture& a) {
   if (a.embedding_scale != 1.0F || a.positions != nullptr) return "its embedding is more than that";
   if (a.score_cap != 0.0F || a.logit_cap != 0.0F) return "it caps scores or logits";

@@ -138,6 +138,9 @@ struct Architecture {
   LayerShape layer_shape(const Layer& layer) const;
 };
 
+// Whether its matrices are fp16 ones, but for some of fp32 perhaps.
+bool is_fp16(const Architecture& architecture);
+
 // What keeps an architecture from being a plain llama (kernels that know no other ask this);
 // nothing: it is one.
 std::optional<std::string> unlike_llama(const Architecture& architecture);

@@ -71,20 +71,21 @@ Result<std::unique_ptr<ModelCard>> describe(const Checkpoint& files, Compute com
     info.weight_bytes += tensor.bytes.size();
   }
   info.resident_bytes =
-      chosen.cuda ? info.parameters * (compute == Compute::kReference ? 4 : 2)  // fp32 or bf16
-                  : cpu::weights_size(model, compute);
+      chosen.cuda
+          ? info.parameters * (compute == Compute::kReference ? 4 : 2)  // fp32, bf16 or fp16
+          : cpu::weights_size(model, compute);
   KVFS_TRY(check_memory(info, device));
   info.context_length = model.context;
   info.vocab_size = model.vocab;
   for (const Layer& layer : model.layers) info.layers.push_back(model.layer_shape(layer));
   KVFS_ASSIGN(info.fingerprint, fingerprint_of(files, cache_dir));
-  const KernelClass kernels = kernel_class(chosen, compute);
+  info.fp16 = is_fp16(model);
+  const KernelClass kernels = kernel_class(chosen, compute, info.fp16);
   info.kernel_class = kernels.name;
   info.kv_dtype = kernels.kv_dtype;
   info.one_path = kernels.one_path;
-  info.prunes = std::ranges::all_of(info.layers, [](const LayerShape& layer) {
-    return layer.kept == kBlockTokens;
-  });
+  info.prunes = std::ranges::all_of(
+      info.layers, [](const LayerShape& layer) { return layer.kept == kBlockTokens; });
   card->config_json =
       files.gguf() == nullptr ? files.config_text() : config_json(model, *find_family(files));
   return card;

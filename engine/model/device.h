@@ -24,6 +24,7 @@ struct KernelClass {
   DType kv_dtype = DType::kBF16;
   bool one_path = false;
 };
-KernelClass kernel_class(const Device& device, Compute compute);
+// fp16: ModelInfo's.
+KernelClass kernel_class(const Device& device, Compute compute, bool fp16);
 
 }  // namespace kvfs::model

@@ -23,14 +23,16 @@ Result<Device> choose_device(const DeviceChoice& choice) {
               "use --device cpu, or a build with KVFS_CUDA=1 on a machine with an NVIDIA GPU");
 }
 
-KernelClass kernel_class(const Device& device, Compute compute) {
+KernelClass kernel_class(const Device& device, Compute compute, bool fp16) {
   const bool reference = compute == Compute::kReference;
-  return {
-      .name = device.cuda ? (reference ? "cuda-reference-2" : "cuda-fast-4")
-                          : (reference ? "cpu-reference-1" : "cpu-fast-1"),
-      .kv_dtype = reference ? DType::kF32 : DType::kBF16,
-      // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.
-      .one_path = !device.cuda && !reference};
+  const char* cuda = reference ? "cuda-reference-2" : fp16 ? "cuda-fast-fp16-1" : "cuda-fast-4";
+  return {.name = device.cuda ? cuda
+                  : reference ? "cpu-reference-1"
+                              : "cpu-fast-1",
+          // Of a mode, whatever the weights: a state goes on on any device.
+          .kv_dtype = reference ? DType::kF32 : DType::kBF16,
+          // The CPU's fast kernels compute a row alike in any company; libtorch's GEMMs do not.
+          .one_path = !device.cuda && !reference};
 }
 
 std::uint64_t memory_of(const DeviceChoice& choice) {
@@ -46,7 +48,7 @@ std::string size_text(std::uint64_t bytes) {
 
 Result<std::unique_ptr<Model>> load_model(const ModelCard& card, const LoadOptions& options) {
   KVFS_ASSIGN(const Device device, choose_device(options.device));
-  const KernelClass kernels = kernel_class(device, options.compute);
+  const KernelClass kernels = kernel_class(device, options.compute, card.info.fp16);
   if (kernels.name != card.info.kernel_class) {
     return fail(ErrorCode::kInvalid, "load model " + card.info.path.string(),
                 "its card was read for " + card.info.kernel_class + ", not " + kernels.name,

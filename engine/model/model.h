@@ -50,10 +50,11 @@ struct ModelInfo {
   std::int32_t vocab_size = 0;
   std::vector<LayerShape> layers;
   ModelFingerprint fingerprint;      // of weights, config, tokenizer; independent of device and mode
-  std::string kernel_class;          // "cpu-fast-1", "cpu-reference-1", "cuda-fast-4": decides what may share computed bits
+  std::string kernel_class;          // "cpu-fast-1", "cpu-reference-1", "cuda-fast-4", "cuda-fast-fp16-1": decides what may share computed bits
   DType kv_dtype = DType::kBF16;
   bool one_path = false;             // read and generated tokens have the same bits
   bool prunes = false;               // prune(), and KV with gaps, are there
+  bool fp16 = false;                 // its matrices are fp16 ones, and so CUDA's fast kernels multiply them
   std::string device;                // "cpu (2 threads, avx2)", "cuda:0 (NVIDIA H200)"
 };
 

@@ -257,7 +257,7 @@ cudaError_t attention(const float* qkv, const RowPlace* places, int rows, int mo
   const auto floats = static_cast<unsigned>((kRuns + 1) * shape.width + 2 * kPageTokens + kRuns);
   const dim3 grid(static_cast<unsigned>(most_pages), static_cast<unsigned>(rows),
                   static_cast<unsigned>(shape.kv_heads));
-  attend_page<T><<<grid, kThreads, floats * sizeof(float), stream>>>(
+  attend_page<KvOf<T>><<<grid, kThreads, floats * sizeof(float), stream>>>(
       qkv, places, most_pages, shape, rule, kv, only, watched, partial);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
   const dim3 heads(static_cast<unsigned>(rows), static_cast<unsigned>(shape.heads));
@@ -286,10 +286,15 @@ cudaError_t attention_weights(const float* qkv, const RowPlace* places, int rows
   return cudaGetLastError();
 }
 
+#define KVFS_FOR(T)                                                                       \
+  template cudaError_t attention(const float*, const RowPlace*, int, int, HeadShape,      \
+                                 const AttentionRule&, KvPlace, float*, T*, cudaStream_t, \
+                                 std::uint32_t, const WeightRule&);
+KVFS_FOR(float)
+KVFS_FOR(__nv_bfloat16)
+KVFS_FOR(__half)
+#undef KVFS_FOR
 #define KVFS_FOR(T)                                                                             \
-  template cudaError_t attention(const float*, const RowPlace*, int, int, HeadShape,            \
-                                 const AttentionRule&, KvPlace, float*, T*, cudaStream_t,       \
-                                 std::uint32_t, const WeightRule&);                             \
   template cudaError_t attention_weights<T>(const float*, const RowPlace*, int, int, HeadShape, \
                                             const AttentionRule&, KvPlace, const WeightRule&,   \
                                             const float*, float*, cudaStream_t);

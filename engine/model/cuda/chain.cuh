@@ -14,6 +14,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+
+#include "engine/model/cuda/numbers.cuh"
 
 namespace kvfs::model::cuda {
 
@@ -63,7 +66,7 @@ __device__ __forceinline__ void copy16(unsigned at, const void* global, bool the
                "r"(there ? 16 : 0)
                : "memory");
 #else
-  __trap();  // older devices take the general kernels
+  __trap();    // older devices take the general kernels
 #endif
 }
 __device__ __forceinline__ void copy16(void* shared, const void* global, bool there) {
@@ -73,7 +76,7 @@ __device__ __forceinline__ void close_copies() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
 #else
-  __trap();  // older devices take the general kernels
+  __trap();    // older devices take the general kernels
 #endif
 }
 // Until all groups but the latest kLeft are there.
@@ -82,7 +85,7 @@ __device__ __forceinline__ void await_copies() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 #else
-  __trap();  // older devices take the general kernels
+  __trap();    // older devices take the general kernels
 #endif
 }
 
@@ -98,10 +101,27 @@ __device__ __forceinline__ void multiply(float (&c)[4], unsigned a0, unsigned a1
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 #else
-  __trap();  // older devices take the general kernels
+  __trap();    // older devices take the general kernels
 #endif
 }
-// The same, from zero.
+// The same of bf16 or fp16.
+template <class T>
+__device__ __forceinline__ void multiply_of(float (&c)[4], unsigned a0, unsigned a1, unsigned a2,
+                                            unsigned a3, unsigned b0, unsigned b1) {
+  if constexpr (std::is_same_v<T, __half>) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#else
+    __trap();  // older devices take the general kernels
+#endif
+  } else {
+    multiply(c, a0, a1, a2, a3, b0, b1);
+  }
+}
+// From zero, bf16.
 __device__ __forceinline__ void multiply_first(float (&c)[4], unsigned a0, unsigned a1, unsigned a2,
                                                unsigned a3, unsigned b0, unsigned b1) {
 #if __CUDA_ARCH__ >= 800
@@ -110,7 +130,7 @@ __device__ __forceinline__ void multiply_first(float (&c)[4], unsigned a0, unsig
       : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(0.0F));
 #else
-  __trap();  // older devices take the general kernels
+  __trap();    // older devices take the general kernels
 #endif
 }
 
@@ -118,6 +138,15 @@ __device__ __forceinline__ void multiply_first(float (&c)[4], unsigned a0, unsig
 __device__ __forceinline__ unsigned pack(float low, float high) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const unsigned*>(&both);
+}
+template <class T>
+__device__ __forceinline__ unsigned pack_of(float low, float high) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 both = __floats2half2_rn(within_half(low), within_half(high));
+    return *reinterpret_cast<const unsigned*>(&both);
+  } else {
+    return pack(low, high);
+  }
 }
 
 }  // namespace kvfs::model::cuda

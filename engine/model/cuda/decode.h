@@ -1,4 +1,5 @@
-// Launches of the generated path's fast kernels (bf16 activations and KV): six a layer.
+// Launches of the generated path's fast kernels: six a layer. Activations are of the weights' type,
+// bf16 or fp16 (void* here); KV is bf16.
 //
 //   begin_step → [ project (q, k, v) → attend (two) → add_product (out) → gate → add_product (down)
 //   ]… → project (logits)
@@ -9,6 +10,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -21,11 +23,15 @@ namespace kvfs::model::cuda {
 inline constexpr int kTileOutputs = 16;  // of one block of a product
 inline constexpr int kPageTokens = 256;  // keys whose partial attention is one fixed sum
 
-// kInt4: GGUF's Q4_0; kInt4Min: Q4_1 and Q4_K; kInt8: Q8_0.
-enum class WeightKind : std::uint8_t { kBf16, kInt4, kInt4Min, kInt8 };
+// kInt4: GGUF's Q4_0; kInt4Min: Q4_1 and Q4_K; kInt8: Q8_0. With kF16 activations are fp16, with
+// all others bf16.
+enum class WeightKind : std::uint8_t { kBf16, kInt4, kInt4Min, kInt8, kF16 };
+constexpr bool is_packed(WeightKind kind) {
+  return kind != WeightKind::kBf16 && kind != WeightKind::kF16;
+}
 
-// [outputs][inputs]; inputs % 8 == 0. All kinds but bf16 as decode_packed.h says, and paired if and
-// only if they are gate()'s.
+// [outputs][inputs]; inputs % 8 == 0. Packed kinds as decode_packed.h says, and paired if and only
+// if they are gate()'s.
 struct Matrix {
   const void* data;
   int outputs;
@@ -34,11 +40,17 @@ struct Matrix {
   bool paired = false;
 };
 
+// Calls `with` for the type of activations, with a null pointer to one.
+template <class F>
+auto for_activations(bool fp16, F&& with) {
+  return fp16 ? with(static_cast<__half*>(nullptr)) : with(static_cast<__nv_bfloat16*>(nullptr));
+}
+
 // Rows in front of an RMSNorm: its weight is multiplied in, its scale, which is one number a row,
 // is applied to the products, whose weights need not wait for it.
 struct NormRows {
-  __nv_bfloat16* x;  // [rows][width] residual · norm weight
-  float* squares;    // [rows][width / kTileOutputs] sums of the residual's squares
+  void* x;         // [rows][width] residual · norm weight
+  float* squares;  // [rows][width / kTileOutputs] sums of the residual's squares
 };
 
 // residual [rows][width] = table[tokens]; next = its NormRows under norm_weight; turns [rows][head
@@ -49,9 +61,9 @@ struct StepRows {
   int rows;
   const std::int32_t* drawn = nullptr;
 };
-cudaError_t begin_step(const __nv_bfloat16* table, const StepRows& step, int width,
-                       const float* norm_weight, const float* frequencies, int head_width,
-                       float* residual, NormRows next, float2* turns, cudaStream_t stream);
+cudaError_t begin_step(const void* table, const StepRows& step, int width, const float* norm_weight,
+                       const float* frequencies, int head_width, float* residual, NormRows next,
+                       float2* turns, cudaStream_t stream, bool fp16 = false);
 
 // Room for several rows' x as integers, which packed weights are multiplied by (fixed_point.cuh);
 // of one row, and of bf16 weights, none is wanted.
@@ -70,10 +82,10 @@ cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float
                     cudaStream_t stream, FixedRows room = {});
 // out[r][i] = silu(g) · u, of g and u = rows i and outputs / 2 + i of w · norm(in[r]); outputs / 2
 // % 8 == 0.
-cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
+cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, void* out,
                  cudaStream_t stream, FixedRows room = {});
 // residual[r] += w · x[r]; next = its NormRows under norm_weight; outputs % kTileOutputs == 0.
-cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
+cudaError_t add_product(const Matrix& w, const void* x, int rows, float* residual,
                         const float* norm_weight, NormRows next, cudaStream_t stream,
                         FixedRows room = {});
 
@@ -101,14 +113,14 @@ constexpr std::size_t attention_scratch_floats(int rows, const HeadShape& shape,
          static_cast<std::size_t>(pages) * static_cast<std::size_t>(shape.width + 2);
 }
 
-// Turns q and k, stores the new k and v in their pages, and attends: out[r][heads · width] bf16.
+// Turns q and k, stores the new k and v in their pages, and attends: out[r][heads · width].
 // qkv [rows][(heads + 2·kv_heads) · width]; work lists every page of every row once.
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
                    const PageWork* work, WorkRoom room, HeadShape shape, KvPlace kv,
-                   AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream);
+                   AttentionScratch scratch, void* out, cudaStream_t stream, bool fp16 = false);
 
 // Its second half: the pages of each head in scratch, put together.
-cudaError_t join_pages(const StepRows& step, HeadShape shape, AttentionScratch scratch,
-                       __nv_bfloat16* out, cudaStream_t stream);
+cudaError_t join_pages(const StepRows& step, HeadShape shape, AttentionScratch scratch, void* out,
+                       cudaStream_t stream, bool fp16 = false);
 
 }  // namespace kvfs::model::cuda

@@ -390,11 +390,11 @@ cudaError_t launch(const Task& task, const WorkRoom& room, cudaStream_t stream) 
 
 cudaError_t attend(const float* qkv, const float2* turns, const StepRows& step,
                    const PageWork* work, WorkRoom room, HeadShape shape, KvPlace kv,
-                   AttentionScratch scratch, __nv_bfloat16* out, cudaStream_t stream) {
+                   AttentionScratch scratch, void* out, cudaStream_t stream, bool fp16) {
   const Task task{qkv, turns, step.places, work, shape, kv, scratch};
   const cudaError_t error =
       shape.width == 64 ? launch<64>(task, room, stream) : launch<128>(task, room, stream);
-  return error == cudaSuccess ? join_pages(step, shape, scratch, out, stream) : error;
+  return error == cudaSuccess ? join_pages(step, shape, scratch, out, stream, fp16) : error;
 }
 
 }  // namespace kvfs::model::cuda

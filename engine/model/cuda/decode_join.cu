@@ -12,10 +12,9 @@ constexpr unsigned kAll = 0xffffffffU;
 
 // Joins a head's pages: a block a head and row. A thread adds four dimensions over one of kRuns
 // equal runs of pages, ascending; the runs are added in order.
-template <int kWidth>
+template <int kWidth, class T>
 __global__ void __launch_bounds__(kJoinThreads)
-    join_kernel(const RowPlace* places, HeadShape shape, AttentionScratch scratch,
-                __nv_bfloat16* out) {
+    join_kernel(const RowPlace* places, HeadShape shape, AttentionScratch scratch, T* out) {
   constexpr int kQuads = kWidth / 4;
   constexpr int kRuns = kJoinThreads / kQuads;
   constexpr int kBatch = 8;  // pages whose loads are in flight
@@ -83,20 +82,22 @@ __global__ void __launch_bounds__(kJoinThreads)
     total += totals[r];
   }
   *reinterpret_cast<uint2*>(out + (std::int64_t{row} * shape.heads + head) * kWidth + quad * 4) = {
-      pack(__fdividef(value.x, total), __fdividef(value.y, total)),
-      pack(__fdividef(value.z, total), __fdividef(value.w, total))};
+      pack_of<T>(__fdividef(value.x, total), __fdividef(value.y, total)),
+      pack_of<T>(__fdividef(value.z, total), __fdividef(value.w, total))};
 }
 
 }  // namespace
 
-cudaError_t join_pages(const StepRows& step, HeadShape shape, AttentionScratch scratch,
-                       __nv_bfloat16* out, cudaStream_t stream) {
+cudaError_t join_pages(const StepRows& step, HeadShape shape, AttentionScratch scratch, void* out,
+                       cudaStream_t stream, bool fp16) {
   const dim3 grid(static_cast<unsigned>(shape.heads), static_cast<unsigned>(step.rows));
-  const auto with = [&]<int kWidth>() {
-    return launch_chained<join_kernel<kWidth>>(grid, kJoinThreads, 0, stream, step.places, shape,
-                                               scratch, out);
-  };
-  return shape.width == 64 ? with.template operator()<64>() : with.template operator()<128>();
+  return for_activations(fp16, [&]<class T>(T*) {
+    const auto with = [&]<int kWidth>() {
+      return launch_chained<join_kernel<kWidth, T>>(grid, kJoinThreads, 0, stream, step.places,
+                                                    shape, scratch, static_cast<T*>(out));
+    };
+    return shape.width == 64 ? with.template operator()<64>() : with.template operator()<128>();
+  });
 }
 
 }  // namespace kvfs::model::cuda

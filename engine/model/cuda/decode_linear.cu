@@ -13,6 +13,7 @@
 // 2t+1, 2t+8, 2t+9 of four products: any order of k will do that W and x share.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "engine/model/cuda/chain.cuh"
 #include "engine/model/cuda/product.cuh"
@@ -53,9 +54,9 @@ struct Walk {
   }
 };
 
-template <int kRows, class Epilogue>
+template <int kRows, class T, class Epilogue>
 __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
-    linear_kernel(const Product p, const Epilogue epilogue) {
+    linear_kernel(const ProductOf<T> p, const Epilogue epilogue) {
   using S = Shape<kRows>;
   extern __shared__ __align__(128) std::uint8_t ring[];
   // Two in turn, so that one barrier a tile is enough; + 4: no bank conflicts.
@@ -79,8 +80,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     for (int i = 0; i < 2 * S::kTiles; ++i) {
       const int tile = walk.unit * S::kTiles + i / 2;
       const int row = min(Epilogue::weight_row(p, tile, g + i % 2 * 8), p.outputs - 1);
-      const auto* w = static_cast<const __nv_bfloat16*>(p.w);
-      const __nv_bfloat16* from = w + std::int64_t{row} * p.inputs + k;
+      const auto* w = static_cast<const T*>(p.w);
+      const T* from = w + std::int64_t{row} * p.inputs + k;
       std::uint8_t* at = to + i / 2 * kTileBytes + i % 2 * 512;
       copy16(at, k < p.inputs ? from : w, k < p.inputs);
       copy16(at + 1024, k + 32 < p.inputs ? from + 32 : w, k + 32 < p.inputs);
@@ -92,7 +93,7 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
     const int k = walk.chunk * kChunk + t * 8;
 #pragma unroll
     for (int row = g; row < kRows; row += 8) {
-      const __nv_bfloat16* from = p.x + std::int64_t{row} * p.inputs + k;
+      const T* from = p.x + std::int64_t{row} * p.inputs + k;
       const bool real = row < p.rows;
       copy16(to + row * 128, real && k < p.inputs ? from : p.x, real && k < p.inputs);
       copy16(to + row * 128 + 64, real && k + 32 < p.inputs ? from + 32 : p.x,
@@ -152,8 +153,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
           for (int half = 0; half < 2; ++half) {
             const uint4& low = a[2 * half];
             const uint4& high = a[2 * half + 1];
-            multiply(c[m][n], low.x, high.x, low.y, high.y, b[n][half].x, b[n][half].y);
-            multiply(c[m][n], low.z, high.z, low.w, high.w, b[n][half].z, b[n][half].w);
+            multiply_of<T>(c[m][n], low.x, high.x, low.y, high.y, b[n][half].x, b[n][half].y);
+            multiply_of<T>(c[m][n], low.z, high.z, low.w, high.w, b[n][half].z, b[n][half].w);
           }
         }
       }
@@ -187,20 +188,22 @@ __global__ void __launch_bounds__(kThreads, Shape<kRows>::kBlocksAnSm)
   await_copies<0>();
 }
 
-template <class Epilogue>
-cudaError_t launch(const Matrix& w, const __nv_bfloat16* x, int rows, int tiles,
-                   const Epilogue& epilogue, FixedRows room, cudaStream_t stream) {
-  const Product p{w.data, x, rows, w.outputs, w.inputs, tiles};
-  if (w.kind != WeightKind::kBf16) {
-    return rows == 1 ? launch_packed_row(w.kind, p, epilogue, stream)
-                     : launch_packed_rows(w.kind, p, epilogue, room, stream);
+template <class T, class Epilogue>
+cudaError_t launch(const Matrix& w, const void* x, int rows, int tiles, const Epilogue& epilogue,
+                   FixedRows room, cudaStream_t stream) {
+  const ProductOf<T> p{w.data, static_cast<const T*>(x), rows, w.outputs, w.inputs, tiles};
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    if (is_packed(w.kind)) {
+      return rows == 1 ? launch_packed_row(w.kind, p, epilogue, stream)
+                       : launch_packed_rows(w.kind, p, epilogue, room, stream);
+    }
   }
   const auto with = [&]<int kRows>() {
     using S = Shape<kRows>;
     const int units = (tiles + S::kTiles - 1) / S::kTiles;
     const dim3 grid(static_cast<unsigned>(std::min(units, S::kBlocksAnSm * multiprocessors())));
-    return launch_chained<linear_kernel<kRows, Epilogue>>(grid, kThreads, S::kRingBytes, stream, p,
-                                                          epilogue);
+    return launch_chained<linear_kernel<kRows, T, Epilogue>>(grid, kThreads, S::kRingBytes, stream,
+                                                             p, epilogue);
   };
   if (rows == 1) return with.template operator()<1>();
   if (rows <= 8) return with.template operator()<8>();
@@ -213,23 +216,30 @@ cudaError_t project(const Matrix& w, NormRows in, float epsilon, int rows, float
                     cudaStream_t stream, FixedRows room) {
   if (w.paired) return cudaErrorInvalidValue;
   const int tiles = (w.outputs + kTileOutputs - 1) / kTileOutputs;
-  return launch(w, in.x, rows, tiles, StoreNormed{in.squares, w.inputs / kTileOutputs, epsilon, y},
-                room, stream);
+  const StoreNormed epilogue{in.squares, w.inputs / kTileOutputs, epsilon, y};
+  return for_activations(w.kind == WeightKind::kF16, [&]<class T>(T*) {
+    return launch<T>(w, in.x, rows, tiles, epilogue, room, stream);
+  });
 }
 
-cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, __nv_bfloat16* out,
+cudaError_t gate(const Matrix& w, NormRows in, float epsilon, int rows, void* out,
                  cudaStream_t stream, FixedRows room) {
-  if (w.kind != WeightKind::kBf16 && !w.paired) return cudaErrorInvalidValue;
-  return launch(w, in.x, rows, w.outputs / kTileOutputs,
-                GateNormed{in.squares, w.inputs / kTileOutputs, epsilon, out}, room, stream);
+  if (is_packed(w.kind) && !w.paired) return cudaErrorInvalidValue;
+  return for_activations(w.kind == WeightKind::kF16, [&]<class T>(T*) {
+    const GateNormedOf<T> epilogue{in.squares, w.inputs / kTileOutputs, epsilon,
+                                   static_cast<T*>(out)};
+    return launch<T>(w, in.x, rows, w.outputs / kTileOutputs, epilogue, room, stream);
+  });
 }
 
-cudaError_t add_product(const Matrix& w, const __nv_bfloat16* x, int rows, float* residual,
+cudaError_t add_product(const Matrix& w, const void* x, int rows, float* residual,
                         const float* norm_weight, NormRows next, cudaStream_t stream,
                         FixedRows room) {
   if (w.paired) return cudaErrorInvalidValue;
-  return launch(w, x, rows, w.outputs / kTileOutputs,
-                AddAndNorm{residual, norm_weight, next.x, next.squares}, room, stream);
+  return for_activations(w.kind == WeightKind::kF16, [&]<class T>(T*) {
+    const AddAndNormOf<T> epilogue{residual, norm_weight, static_cast<T*>(next.x), next.squares};
+    return launch<T>(w, x, rows, w.outputs / kTileOutputs, epilogue, room, stream);
+  });
 }
 
 }  // namespace kvfs::model::cuda

@@ -283,6 +283,7 @@ cudaError_t launch_packed_row(WeightKind kind, const Product& p, const Epilogue&
     case WeightKind::kInt8:
       return launch_kind<WeightKind::kInt8>(p, epilogue, stream);
     case WeightKind::kBf16:
+    case WeightKind::kF16:
       break;
   }
   return cudaErrorInvalidValue;

@@ -289,6 +289,7 @@ cudaError_t launch_packed_rows(WeightKind kind, const Product& p, const Epilogue
     case WeightKind::kInt8:
       return launch_kind<WeightKind::kInt8>(p, epilogue, room, stream);
     case WeightKind::kBf16:
+    case WeightKind::kF16:
       break;
   }
   return cudaErrorInvalidValue;

@@ -22,9 +22,11 @@ cudaError_t attend_pruned(int layer, const DecodeWeights& weights, const DecodeB
                                     step.rows, shape, kv, stream, history.pruned);
   if (error != cudaSuccess) return error;
   const AttentionRule rule{1.0F / std::sqrt(static_cast<float>(sizes.head_width))};
-  return attention(b.qkv, step.places, step.rows, history.scratch.pages, shape, rule, kv,
-                   reinterpret_cast<float*>(history.scratch.sums), b.attended, stream,
-                   history.pruned);
+  return for_activations(weights.fp16, [&]<class T>(T*) {
+    return attention(b.qkv, step.places, step.rows, history.scratch.pages, shape, rule, kv,
+                     reinterpret_cast<float*>(history.scratch.sums), static_cast<T*>(b.attended),
+                     stream, history.pruned);
+  });
 }
 
 }  // namespace
@@ -39,7 +41,7 @@ cudaError_t launch_part(StepPart part, int layer, const DecodeWeights& weights,
     case StepPart::kBegin:
       return begin_step(weights.embedding, step, sizes.width, weights.layers.front().attn_norm,
                         weights.frequencies, sizes.head_width, b.residual, b.normed, b.turns,
-                        stream);
+                        stream, weights.fp16);
     case StepPart::kQkv:
       return project(w.qkv, b.normed, sizes.rms_epsilon, step.rows, b.qkv, stream, b.fixed);
     case StepPart::kAttend: {
@@ -47,7 +49,8 @@ cudaError_t launch_part(StepPart part, int layer, const DecodeWeights& weights,
       if (history.room.shared + history.room.single > 0) {
         error = attend(b.qkv, b.turns, step, history.work, history.room,
                        {sizes.heads, sizes.kv_heads, sizes.head_width},
-                       kv_of(sizes, layer, history.pages), history.scratch, b.attended, stream);
+                       kv_of(sizes, layer, history.pages), history.scratch, b.attended, stream,
+                       weights.fp16);
       }
       if (error != cudaSuccess || history.pruned == 0) return error;
       return attend_pruned(layer, weights, b, step, history, stream);

@@ -24,22 +24,23 @@ struct DecodeLayer {
 
 struct DecodeWeights {
   LlamaSizes sizes;
-  const __nv_bfloat16* embedding;  // [vocab][width]
+  const void* embedding;  // [vocab][width]
   const float* output_norm;
   const float* frequencies;  // [head width / 2] radians a position
   Matrix output;
   std::vector<DecodeLayer> layers;
+  bool fp16 = false;  // embedding, matrices and activations; else bf16, or packed matrices
 };
 
 struct DecodeBuffers {
-  float* residual;          // [kMaxBatch][width]
-  NormRows normed;          // [kMaxBatch][…]
-  float* qkv;               // [kMaxBatch][(heads + 2·kv_heads) · head width]
-  float2* turns;            // [kMaxBatch][head width / 2]
-  __nv_bfloat16* attended;  // [kMaxBatch][heads · head width]
-  __nv_bfloat16* gated;     // [kMaxBatch][ffn width]
-  float* logits;            // [kMaxBatch][vocab]
-  FixedRows fixed;          // of the longest input
+  float* residual;  // [kMaxBatch][width]
+  NormRows normed;  // [kMaxBatch][…]
+  float* qkv;       // [kMaxBatch][(heads + 2·kv_heads) · head width]
+  float2* turns;    // [kMaxBatch][head width / 2]
+  void* attended;   // [kMaxBatch][heads · head width]
+  void* gated;      // [kMaxBatch][ffn width]
+  float* logits;    // [kMaxBatch][vocab]
+  FixedRows fixed;  // of the longest input
 };
 
 // Where the rows' histories are.

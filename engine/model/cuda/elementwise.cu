@@ -259,16 +259,21 @@ cudaError_t gather_entries(const void* source, const EntrySource* from, std::int
   return cudaGetLastError();
 }
 
-#define KVFS_FOR(T)                                                                               \
-  template cudaError_t embed(const T*, const std::int32_t*, int, int, float, float*,              \
-                             cudaStream_t);                                                       \
-  template cudaError_t rope_and_store<T>(float*, const Turning&, const RowPlace*, int, HeadShape, \
-                                         KvPlace, cudaStream_t, std::uint32_t);                   \
-  template cudaError_t norm(const NormRule&, const float*, int, int, std::int64_t, T*,            \
-                            cudaStream_t);                                                        \
-  template cudaError_t activate(Activation, bool, const float*, int, int, T*, cudaStream_t);      \
-  template cudaError_t round_to(const float*, std::int64_t, T*, cudaStream_t);                    \
+#define KVFS_FOR(T)                                                                          \
+  template cudaError_t embed(const T*, const std::int32_t*, int, int, float, float*,         \
+                             cudaStream_t);                                                  \
+  template cudaError_t norm(const NormRule&, const float*, int, int, std::int64_t, T*,       \
+                            cudaStream_t);                                                   \
+  template cudaError_t activate(Activation, bool, const float*, int, int, T*, cudaStream_t); \
+  template cudaError_t round_to(const float*, std::int64_t, T*, cudaStream_t);               \
   template cudaError_t gather_rows(const T*, const ExpertVisit*, int, int, T*, cudaStream_t);
+KVFS_FOR(float)
+KVFS_FOR(__nv_bfloat16)
+KVFS_FOR(__half)
+#undef KVFS_FOR
+#define KVFS_FOR(T)                                                                               \
+  template cudaError_t rope_and_store<T>(float*, const Turning&, const RowPlace*, int, HeadShape, \
+                                         KvPlace, cudaStream_t, std::uint32_t);
 KVFS_FOR(float)
 KVFS_FOR(__nv_bfloat16)
 #undef KVFS_FOR

@@ -53,7 +53,7 @@ class Forward {
   virtual std::vector<TokenId> hear() { return {}; }
 };
 
-// A plain llama's, in bf16.
+// A plain llama's, in bf16 or fp16.
 std::unique_ptr<Forward> make_fast_forward(const LlamaSizes& sizes, Weights weights,
                                            const PageShape& pages, at::Device device);
 

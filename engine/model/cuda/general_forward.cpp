@@ -96,7 +96,9 @@ class GeneralForward final : public Forward {
   }
 
  private:
-  static constexpr at::ScalarType kType = std::is_same_v<T, float> ? at::kFloat : at::kBFloat16;
+  static constexpr at::ScalarType kType = std::is_same_v<T, float>    ? at::kFloat
+                                          : std::is_same_v<T, __half> ? at::kHalf
+                                                                      : at::kBFloat16;
 
   // Rows of the buffers, which tokens sit in.
   struct Rows {
@@ -198,8 +200,8 @@ class GeneralForward final : public Forward {
     const KvPlace kv{addresses_, pages_.offset(layer_number, 0), pages_.offset(layer_number, 1)};
     if (watch_ != nullptr)
       watch_->see_queries(layer_number, qkv, first_position_, rows.count, heads());
-    check(
-        rope_and_store<T>(qkv, turning(layer_number), places_, rows.count, heads(), kv, stream()));
+    check(rope_and_store<KvOf<T>>(qkv, turning(layer_number), places_, rows.count, heads(), kv,
+                                  stream()));
     const AttentionRule rule{model_.attention_scale, model_.score_cap, layer.window};
     attention_.run(layer_number, qkv, places_, rows.count, most_pages_, heads(), rule, kv,
                    row<T>(hidden_, model_.q_width(), rows.first), watch_);
@@ -356,12 +358,18 @@ class GeneralForward final : public Forward {
 std::unique_ptr<Forward> make_general_forward(Architecture model, GeneralWeights weights,
                                               const PageShape& pages, at::Device device,
                                               bool gemm) {
-  if (pages.dtype == DType::kF32) {
-    return std::make_unique<GeneralForward<float>>(std::move(model), std::move(weights), pages,
-                                                   device, true);
+  const auto of = [&]<class T>() -> std::unique_ptr<Forward> {
+    return std::make_unique<GeneralForward<T>>(std::move(model), std::move(weights), pages, device,
+                                               gemm);
+  };
+  switch (weights.embedding.scalar_type()) {
+    case at::kFloat:
+      return of.template operator()<float>();
+    case at::kHalf:
+      return of.template operator()<__half>();
+    default:
+      return of.template operator()<__nv_bfloat16>();
   }
-  return std::make_unique<GeneralForward<__nv_bfloat16>>(std::move(model), std::move(weights),
-                                                         pages, device, gemm);
 }
 
 }  // namespace kvfs::model::cuda

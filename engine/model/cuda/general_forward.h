@@ -1,7 +1,7 @@
 // The forward pass of any Architecture, executed as cpu/forward.h does, with the general kernels:
-// the reference mode's (fp32), and the fast mode's (bf16) where the fast kernels do not know the
-// family. Experts' rows are multiplied as generated ones are, so that a row's bits do not depend on
-// how many others chose the expert.
+// the reference mode's (fp32), and the fast mode's (bf16 or fp16) where the fast kernels do not
+// know the family. Experts' rows are multiplied as generated ones are, so that a row's bits do not
+// depend on how many others chose the expert.
 #pragma once
 
 #include <memory>
@@ -11,8 +11,8 @@
 
 namespace kvfs::model::cuda {
 
-// bf16 where the pages are. gemm: the device multiplies bf16 (sm_80); else prompts are read sixteen
-// rows at a time.
+// Multiplies in the weights' type. gemm: cuBLAS knows that on this device (no bf16 before sm_80);
+// else prompts are read sixteen rows at a time.
 std::unique_ptr<Forward> make_general_forward(Architecture model, GeneralWeights weights,
                                               const PageShape& pages, at::Device device, bool gemm);
 

@@ -43,7 +43,7 @@ struct GeneralWeights {
 
 // Bytes of device memory that they take, but for vectors.
 std::uint64_t general_weights_size(const Architecture& model, at::ScalarType type);
-// Throws libtorch's exceptions (out of memory). type: kFloat or kBFloat16.
+// Throws libtorch's exceptions (out of memory). type: kFloat, kBFloat16 or kHalf.
 GeneralWeights load_general_weights(const Architecture& model, at::ScalarType type,
                                     at::Device device, const std::function<void(double)>& progress);
 

@@ -24,11 +24,12 @@ T* data(const at::Tensor& tensor) {
 
 DecodeWeights decode_weights(const LlamaSizes& sizes, const Weights& weights) {
   DecodeWeights out{sizes,
-                    data<__nv_bfloat16>(weights.embedding),
+                    weights.embedding.data_ptr(),
                     data<float>(weights.output_norm),
                     data<float>(weights.frequencies),
                     weights.output.matrix,
-                    {}};
+                    {},
+                    weights.embedding.scalar_type() == at::kHalf};
   for (const LayerWeights& layer : weights.layers) {
     out.layers.push_back({data<float>(layer.attn_norm), layer.qkv.matrix, layer.out.matrix,
                           data<float>(layer.ffn_norm), layer.gate_up.matrix, layer.down.matrix});
@@ -106,15 +107,15 @@ Generator::Generator(const LlamaSizes& s, const Weights& weights, at::Device dev
     return data<float>(make(kMaxBatch * a_row, at::kFloat));
   };
   const int longest = std::max({s.width, s.ffn_width, s.heads * s.head_width});
-  const auto bf16 = [&](std::int64_t a_row) {
-    return data<__nv_bfloat16>(make(kMaxBatch * a_row, at::kBFloat16));
+  const auto activations = [&](std::int64_t a_row) {
+    return make(kMaxBatch * a_row, weights.embedding.scalar_type()).data_ptr();
   };
   buffers_ = {.residual = fp32(s.width),
-              .normed = {bf16(s.width), fp32(s.width / kTileOutputs)},
+              .normed = {activations(s.width), fp32(s.width / kTileOutputs)},
               .qkv = fp32(std::int64_t{s.heads + 2 * s.kv_heads} * s.head_width),
               .turns = reinterpret_cast<float2*>(fp32(s.head_width)),
-              .attended = bf16(std::int64_t{s.heads} * s.head_width),
-              .gated = bf16(s.ffn_width),
+              .attended = activations(std::int64_t{s.heads} * s.head_width),
+              .gated = activations(s.ffn_width),
               .logits = fp32(s.vocab),
               .fixed = {data<std::uint8_t>(
                             make(static_cast<std::int64_t>(fixed_piece_bytes(longest)), at::kByte)),

@@ -1,21 +1,29 @@
 // Launches of the general kernels: any family, whole and sparse pages, both modes. Pointers are
-// device memory; every launch is asynchronous on `stream` and returns the launch's own error. T is
-// float (reference) or __nv_bfloat16 (fast).
+// device memory; every launch is asynchronous on `stream` and returns the launch's own error. T, of
+// weights and of what products take, is float (reference), __nv_bfloat16 or __half (fast); keys,
+// values and what convolutions keep are of KvOf<T>.
 //
 // Bits: each output row is computed in an order that depends on nothing but its own inputs — not on
 // how many rows a launch has, where its pages lie, or whether they are whole or sparse.
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "engine/model/activation.h"
 
 namespace kvfs::model::cuda {
 
 inline constexpr int kMaxBatch = 16;  // rows of one linear_rows launch
+
+// A mode has one type of KV, whatever the weights: a state goes on on any device, in any model
+// file.
+template <class T>
+using KvOf = std::conditional_t<std::is_same_v<T, __half>, __nv_bfloat16, T>;
 
 // One row of work for rope_and_store and attention.
 struct RowPlace {
@@ -79,7 +87,7 @@ struct Turning {
   float magnitude = 1.0F;
 };
 // qkv [rows][(heads + 2·kv_heads)·width] fp32: turns q (kept in place) and k by RoPE, rounds k and
-// v to T and stores them.
+// v to T, here that of KV, and stores them.
 template <class T>
 cudaError_t rope_and_store(float* qkv, const Turning& turning, const RowPlace* places, int rows,
                            HeadShape shape, KvPlace kv, cudaStream_t stream,
@@ -94,9 +102,9 @@ struct ConvolutionRule {
   std::int64_t inputs;   // elements from a page's beginning to [taps][channels]; slot s: s % taps
 };
 // gates [rows][3 · channels] fp32: B | C | z. out[r][channels] = C · (bias + Σ tap · input), the
-// taps in ascending order, inputs B · z being rounded to T before anything reads them: those of
-// positions before the rows' come from the pages. Then the pages keep the rows' inputs. Rows of one
-// sequence stand one behind the other.
+// taps in ascending order, inputs B · z being rounded to KvOf<T> before anything reads them: those
+// of positions before the rows' come from the pages. Then the pages keep the rows' inputs. Rows of
+// one sequence stand one behind the other.
 template <class T>
 cudaError_t short_convolution(const float* gates, const RowPlace* places, int rows,
                               const ConvolutionRule& rule, void* const* pages, T* out,
@@ -130,6 +138,7 @@ std::size_t weight_scratch(int rows, int most_pages, HeadShape shape);
 
 // After attention() of these rows, of one sequence: the softmax weights that their queries gave
 // each entry go into weights [pages][heads][256 slots], rows in ascending order.
+// T: of KV.
 template <class T>
 cudaError_t attention_weights(const float* qkv, const RowPlace* places, int rows, int most_pages,
                               HeadShape shape, const AttentionRule& rule, KvPlace kv,

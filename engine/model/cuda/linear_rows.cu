@@ -66,5 +66,7 @@ template cudaError_t linear_rows(const float*, const float*, int, int, int, bool
                                  cudaStream_t);
 template cudaError_t linear_rows(const __nv_bfloat16*, const __nv_bfloat16*, int, int, int, bool,
                                  float*, cudaStream_t);
+template cudaError_t linear_rows(const __half*, const __half*, int, int, int, bool, float*,
+                                 cudaStream_t);
 
 }  // namespace kvfs::model::cuda

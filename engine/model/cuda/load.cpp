@@ -88,6 +88,7 @@ std::string name_of(at::Device device) {
 void choose_arithmetic() {
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowBF16ReductionCuBLAS(false, true);
+  at::globalContext().setAllowFP16ReductionCuBLAS(false, true);
 }
 
 }  // namespace
@@ -114,7 +115,8 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
       return fail(ErrorCode::kUnsupported, what,
                   "random weights are to measure the fast mode with");
     }
-    const KernelClass kernels = kernel_class({.cuda = true, .index = index}, compute);
+    const bool fp16 = kind == WeightKind::kF16;
+    const KernelClass kernels = kernel_class({.cuda = true, .index = index}, compute, fp16);
     const std::uint64_t bytes = weight_bytes(sizes, tied, 2);
     KVFS_ASSIGN(const std::uint64_t room, room_for_kv(what, bytes));  // of bf16, the most it can be
     ModelInfo info{.name = name,
@@ -130,6 +132,7 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
                    .kernel_class = kernels.name,
                    .kv_dtype = kernels.kv_dtype,
                    .one_path = kernels.one_path,
+                   .fp16 = fp16,
                    .device = {}};
     const auto width = static_cast<std::uint16_t>(sizes.head_width);
     info.layers.assign(static_cast<std::size_t>(sizes.layers),
@@ -145,7 +148,8 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
                            .turnable = {false, std::vector<int>(info.layers.size())},
                            .turnings = {}};
     auto forward = make_fast_forward(
-        sizes, random_weights(sizes, tied, at::kBFloat16, kind, device), pages, device);
+        sizes, random_weights(sizes, tied, fp16 ? at::kHalf : at::kBFloat16, kind, device), pages,
+        device);
     return make_cuda_model(std::move(info), std::move(observed), std::move(forward), pages, device,
                            stream, room);
   });
@@ -166,7 +170,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
 
     const bool fast = is_fast(model, options.compute, properties);
     const bool reference = options.compute == Compute::kReference;
-    const at::ScalarType type = reference ? at::kFloat : at::kBFloat16;
+    const at::ScalarType type = reference ? at::kFloat : card.info.fp16 ? at::kHalf : at::kBFloat16;
     KVFS_ASSIGN(
         const std::uint64_t room,
         room_for_kv(what, fast ? weights_size(model, type) : general_weights_size(model, type)));
@@ -182,7 +186,7 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
                                  load_weights(model, type, device, options.progress), pages, device)
              : make_general_forward(model,
                                     load_general_weights(model, type, device, options.progress),
-                                    pages, device, properties.major >= 8);
+                                    pages, device, type != at::kBFloat16 || properties.major >= 8);
     const std::uint64_t budget = options.kv_budget != 0 ? std::min(options.kv_budget, room) : room;
     ModelInfo info = card.info;
     info.device = name_of(device);

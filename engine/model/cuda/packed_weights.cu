@@ -101,6 +101,7 @@ cudaError_t unpack(const Matrix& w, __nv_bfloat16* out, cudaStream_t stream) {
     case WeightKind::kInt8:
       return with.template operator()<WeightKind::kInt8>();
     case WeightKind::kBf16:
+    case WeightKind::kF16:
       break;
   }
   return cudaErrorInvalidValue;

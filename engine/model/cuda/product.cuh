@@ -1,5 +1,5 @@
-// What becomes of a product's sums, and what its kernels share: decode_linear.cu's bf16 weights,
-// decode_packed.cu's of fewer bits.
+// What becomes of a product's sums, and what its kernels share: decode_linear.cu's bf16 and
+// fp16 weights, decode_packed.cu's of fewer bits.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -8,17 +8,20 @@
 #include <cstdint>
 
 #include "engine/model/cuda/decode.h"
+#include "engine/model/cuda/numbers.cuh"
 
 namespace kvfs::model::cuda {
 
-struct Product {
+template <class T>
+struct ProductOf {
   const void* w;
-  const __nv_bfloat16* x;  // [rows][inputs]
+  const T* x;  // [rows][inputs]
   int rows;
   int outputs;
   int inputs;
   int tiles;
 };
+using Product = ProductOf<__nv_bfloat16>;
 
 // What becomes of a sum. fetch() is called before the sums are there, take() by the threads of one
 // row, 16 neighbouring lanes, lane i with output i of the tile.
@@ -30,11 +33,16 @@ struct StoreNormed {
 
   static constexpr bool kNormed = true;
   struct Fetched {};
-  __device__ static int weight_row(const Product&, int tile, int i) {
+  template <class P>
+  __device__ static int weight_row(const P&, int tile, int i) {
     return tile * kTileOutputs + i;
   }
-  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
-  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
+  template <class P>
+  __device__ Fetched fetch(const P&, int, int, int) const {
+    return {};
+  }
+  template <class P>
+  __device__ void take(const P& p, int tile, int row, int i, float sum, float scale,
                        Fetched) const {
     const int output = tile * kTileOutputs + i;
     if (row < p.rows && output < p.outputs) {
@@ -44,33 +52,42 @@ struct StoreNormed {
 };
 
 // A tile is 8 gates and their 8 ups.
-struct GateNormed {
+template <class T>
+struct GateNormedOf {
   const float* squares;
   int squares_count;
   float epsilon;
-  __nv_bfloat16* out;
+  T* out;
 
   static constexpr bool kNormed = true;
   struct Fetched {};
-  __device__ static int weight_row(const Product& p, int tile, int i) {
+  template <class P>
+  __device__ static int weight_row(const P& p, int tile, int i) {
     return tile * 8 + i % 8 + (i < 8 ? 0 : p.outputs / 2);
   }
-  __device__ Fetched fetch(const Product&, int, int, int) const { return {}; }
-  __device__ void take(const Product& p, int tile, int row, int i, float sum, float scale,
+  template <class P>
+  __device__ Fetched fetch(const P&, int, int, int) const {
+    return {};
+  }
+  template <class P>
+  __device__ void take(const P& p, int tile, int row, int i, float sum, float scale,
                        Fetched) const {
     const float value = sum * scale;
     const float up = __shfl_down_sync(0xffffffffU, value, 8, 16);
     if (row < p.rows && i < 8 && tile < p.tiles) {
       out[std::int64_t{row} * (p.outputs / 2) + tile * 8 + i] =
-          __float2bfloat16_rn(value / (1.0F + expf(-value)) * up);
+          from_float<T>(value / (1.0F + expf(-value)) * up);
     }
   }
 };
 
-struct AddAndNorm {
+using GateNormed = GateNormedOf<__nv_bfloat16>;
+
+template <class T>
+struct AddAndNormOf {
   float* residual;
   const float* norm_weight;
-  __nv_bfloat16* next;
+  T* next;
   float* next_squares;
 
   static constexpr bool kNormed = false;
@@ -78,15 +95,18 @@ struct AddAndNorm {
     float residual;
     float weight;
   };
-  __device__ static int weight_row(const Product&, int tile, int i) {
+  template <class P>
+  __device__ static int weight_row(const P&, int tile, int i) {
     return tile * kTileOutputs + i;
   }
-  __device__ Fetched fetch(const Product& p, int tile, int row, int i) const {
+  template <class P>
+  __device__ Fetched fetch(const P& p, int tile, int row, int i) const {
     if (row >= p.rows || tile >= p.tiles) return {0.0F, 0.0F};
     const int output = tile * kTileOutputs + i;
     return {__ldcg(&residual[std::int64_t{row} * p.outputs + output]), norm_weight[output]};
   }
-  __device__ void take(const Product& p, int tile, int row, int i, float sum, float,
+  template <class P>
+  __device__ void take(const P& p, int tile, int row, int i, float sum, float,
                        Fetched fetched) const {
     const float value = fetched.residual + sum;
     float square = value * value;
@@ -94,16 +114,17 @@ struct AddAndNorm {
     if (row >= p.rows || tile >= p.tiles) return;
     const std::int64_t at = std::int64_t{row} * p.outputs + tile * kTileOutputs + i;
     residual[at] = value;
-    next[at] = __float2bfloat16_rn(value * fetched.weight);
+    next[at] = from_float<T>(value * fetched.weight);
     if (i == 0) next_squares[std::int64_t{row} * p.tiles + tile] = square;
   }
 };
 
+using AddAndNorm = AddAndNormOf<__nv_bfloat16>;
+
 // 1 / rms of each row, from its sums of squares: a warp a row, then as many rows on; the last
 // warps, which have the fewest chunks, first.
-template <int kWarps, class Epilogue>
-__device__ __forceinline__ void norm_scales(const Product& p, const Epilogue& epilogue,
-                                            float* scales) {
+template <int kWarps, class P, class Epilogue>
+__device__ __forceinline__ void norm_scales(const P& p, const Epilogue& epilogue, float* scales) {
   if constexpr (Epilogue::kNormed) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     for (int row = kWarps - 1 - static_cast<int>(threadIdx.x) / 32; row < p.rows; row += kWarps) {
@@ -137,7 +158,7 @@ inline int multiprocessors() {
   return out;
 }
 
-// Of decode_packed.cu and decode_packed_rows.cu, for the three epilogues above.
+// Of decode_packed.cu and decode_packed_rows.cu, for the three epilogues above in bf16.
 template <class Epilogue>
 cudaError_t launch_packed_row(WeightKind kind, const Product& p, const Epilogue& epilogue,
                               cudaStream_t stream);

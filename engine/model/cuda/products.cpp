@@ -44,10 +44,13 @@ Layout layout(cudaDataType_t type, std::int64_t width, std::int64_t rows) {
 
 // Columns are cuBLAS's rows: outᵀ [outputs, rows] = w [outputs, inputs] · inᵀ [inputs, rows].
 struct Described {
-  Described(std::int64_t outputs, std::int64_t inputs, std::int64_t rows, bool fp32)
-      : w(layout(CUDA_R_16BF, inputs, outputs)),
-        in(layout(CUDA_R_16BF, inputs, rows)),
-        out(layout(fp32 ? CUDA_R_32F : CUDA_R_16BF, outputs, rows)) {
+  Described(std::int64_t outputs, std::int64_t inputs, std::int64_t rows, bool fp16, bool fp32)
+      : w(layout(fp16 ? CUDA_R_16F : CUDA_R_16BF, inputs, outputs)),
+        in(layout(fp16 ? CUDA_R_16F : CUDA_R_16BF, inputs, rows)),
+        out(layout(fp32   ? CUDA_R_32F
+                   : fp16 ? CUDA_R_16F
+                          : CUDA_R_16BF,
+                   outputs, rows)) {
     cublasLtMatmulDesc_t made = nullptr;
     check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     operation.reset(made);
@@ -84,10 +87,14 @@ std::vector<Algorithm> candidates(const Described& of) {
 
 RowProduct::RowProduct(const at::Tensor& w, const at::Tensor& in, const at::Tensor& out, bool adds,
                        int grid)
-    : outputs_(w.size(0)), inputs_(w.size(1)), fp32_(out.scalar_type() == at::kFloat), adds_(adds) {
+    : outputs_(w.size(0)),
+      inputs_(w.size(1)),
+      fp16_(w.scalar_type() == at::kHalf),
+      fp32_(out.scalar_type() == at::kFloat),
+      adds_(adds) {
   const at::Tensor x = at::empty_like(in).normal_();
   const auto of = [&](std::int64_t rows) {
-    return candidates<Algorithm>(Described(outputs_, inputs_, rows, fp32_));
+    return candidates<Algorithm>(Described(outputs_, inputs_, rows, fp16_, fp32_));
   };
   std::optional<at::Tensor> expected;
   for (const auto& algorithm : of(grid)) {
@@ -109,7 +116,7 @@ RowProduct::RowProduct(const at::Tensor& w, const at::Tensor& in, const at::Tens
 
 bool RowProduct::launch(const Algorithm& algorithm, const void* w, const void* in,
                         std::int64_t rows, void* out, bool adds) const {
-  const Described of(outputs_, inputs_, rows, fp32_);
+  const Described of(outputs_, inputs_, rows, fp16_, fp32_);
   const auto choice = std::bit_cast<cublasLtMatmulAlgo_t>(algorithm);
   const float one = 1.0F;
   const float kept = adds ? 1.0F : 0.0F;

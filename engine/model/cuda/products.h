@@ -18,9 +18,9 @@ class RowProduct {
   static constexpr int kFewest = 32;  // rows; fewer take no less time
   static constexpr int kMost = 2048;
 
-  // For weights like w [outputs, inputs] and rows like those of in [kMost, inputs], both bf16; out
-  // [kMost, outputs] is fp32 or bf16, and of other contents afterwards. adds: out += instead of =.
-  // grid: the rows that set the bits.
+  // For weights like w [outputs, inputs] and rows like those of in [kMost, inputs], both bf16 or
+  // both fp16; out [kMost, outputs] is fp32 or as they are, and of other contents afterwards. adds:
+  // out += instead of =. grid: the rows that set the bits.
   RowProduct(const at::Tensor& w, const at::Tensor& in, const at::Tensor& out, bool adds, int grid);
 
   // Whether kFewest · 2ⁿ = rows have their algorithm; `grid` rows do.
@@ -48,7 +48,8 @@ class RowProduct {
 
   std::int64_t outputs_;
   std::int64_t inputs_;
-  bool fp32_;
+  bool fp16_;  // weights and rows
+  bool fp32_;  // out
   bool adds_;
   std::array<std::optional<Algorithm>, kShapes> algorithms_;
 };

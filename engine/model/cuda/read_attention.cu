@@ -49,9 +49,10 @@ __device__ __forceinline__ void attend_keys(const ReadBlock<kWidth>& block, int 
 
 template <int kWidth>
 __global__ void __launch_bounds__(kReadThreads, 1)
-    attend_rows_kernel(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv) {
+    attend_rows_kernel(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
+                       bool fp16) {
   extern __shared__ __align__(1024) std::uint8_t ring[];
-  const ReadBlock<kWidth> block(rows_of, rows, shape, kv);
+  const ReadBlock<kWidth> block(rows_of, rows, shape, kv, fp16);
   const auto stage = [&](int i) { return ring + i % kStages * (2 * kSideBytes<kWidth>); };
   const bool busy = block.row < rows.first + rows.count && block.row + 16 > rows.first;
   unsigned q[kWidth / 16][4];
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(kReadThreads, 1)
 
 template <int kWidth>
 cudaError_t launch(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
-                   cudaStream_t stream) {
+                   cudaStream_t stream, bool fp16) {
   constexpr int kShared = kStages * 2 * kSideBytes<kWidth>;
   if (const cudaError_t error = cudaFuncSetAttribute(
           attend_rows_kernel<kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
@@ -84,20 +85,20 @@ cudaError_t launch(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPla
     return error;
   }
   attend_rows_kernel<kWidth>
-      <<<read_grid(rows, shape), kReadThreads, kShared, stream>>>(rows_of, rows, shape, kv);
+      <<<read_grid(rows, shape), kReadThreads, kShared, stream>>>(rows_of, rows, shape, kv, fp16);
   return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t attend_rows(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
-                        cudaStream_t stream, bool newest_instructions) {
+                        cudaStream_t stream, bool newest_instructions, bool fp16) {
   if (newest_instructions) {
-    const cudaError_t error = attend_rows_sm90(rows_of, rows, shape, kv, stream);
+    const cudaError_t error = attend_rows_sm90(rows_of, rows, shape, kv, stream, fp16);
     if (error != cudaErrorNotSupported) return error;
   }
-  return shape.width == 64 ? launch<64>(rows_of, rows, shape, kv, stream)
-                           : launch<128>(rows_of, rows, shape, kv, stream);
+  return shape.width == 64 ? launch<64>(rows_of, rows, shape, kv, stream, fp16)
+                           : launch<128>(rows_of, rows, shape, kv, stream, fp16);
 }
 
 }  // namespace kvfs::model::cuda

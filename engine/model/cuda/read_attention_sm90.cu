@@ -118,10 +118,11 @@ __device__ __forceinline__ void begin_scores(const std::uint8_t* keys,
 
 template <int kWidth>
 __global__ void __launch_bounds__(kReadThreads, 1)
-    attend_rows_kernel(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv) {
+    attend_rows_kernel(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
+                       bool fp16) {
 #if defined(KVFS_WGMMA)
   extern __shared__ __align__(1024) std::uint8_t ring[];
-  const ReadBlock<kWidth> block(rows_of, rows, shape, kv);
+  const ReadBlock<kWidth> block(rows_of, rows, shape, kv, fp16);
   const auto stage = [&](int i) { return ring + i % kStages * (2 * kSideBytes<kWidth>); };
   unsigned q[kWidth / 16][4];
   block.load_queries(q);
@@ -191,7 +192,7 @@ __global__ void __launch_bounds__(kReadThreads, 1)
 
 template <int kWidth>
 cudaError_t launch(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
-                   cudaStream_t stream) {
+                   cudaStream_t stream, bool fp16) {
   constexpr int kShared = kStages * 2 * kSideBytes<kWidth>;
   cudaFuncAttributes attributes{};
   cudaError_t error = cudaFuncGetAttributes(&attributes, attend_rows_kernel<kWidth>);
@@ -202,16 +203,16 @@ cudaError_t launch(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPla
   }
   if (error != cudaSuccess) return error;
   attend_rows_kernel<kWidth>
-      <<<read_grid(rows, shape), kReadThreads, kShared, stream>>>(rows_of, rows, shape, kv);
+      <<<read_grid(rows, shape), kReadThreads, kShared, stream>>>(rows_of, rows, shape, kv, fp16);
   return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t attend_rows_sm90(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
-                             cudaStream_t stream) {
-  return shape.width == 64 ? launch<64>(rows_of, rows, shape, kv, stream)
-                           : launch<128>(rows_of, rows, shape, kv, stream);
+                             cudaStream_t stream, bool fp16) {
+  return shape.width == 64 ? launch<64>(rows_of, rows, shape, kv, stream, fp16)
+                           : launch<128>(rows_of, rows, shape, kv, stream, fp16);
 }
 
 }  // namespace kvfs::model::cuda

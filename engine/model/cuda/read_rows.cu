@@ -22,9 +22,8 @@ __device__ float sum_of_block(float value) {
 
 // A block a row, four neighbours from i on being at(i): its norm. A thread keeps up to kKept of its
 // fours, and asks again for what is beyond. width % 4 == 0.
-template <class At>
-__device__ void norm_row(const At& at, int width, const float* weight, float epsilon,
-                         __nv_bfloat16* normed) {
+template <class T, class At>
+__device__ void norm_row(const At& at, int width, const float* weight, float epsilon, T* normed) {
   constexpr int kKept = 4;
   float4 kept[kKept];
   float squares = 0.0F;
@@ -41,8 +40,8 @@ __device__ void norm_row(const At& at, int width, const float* weight, float eps
   const float scale = 1.0F / sqrtf(sum_of_block(squares) / static_cast<float>(width) + epsilon);
   const auto put = [&](int i, const float4& x) {
     const float4 w = *reinterpret_cast<const float4*>(weight + i);
-    *reinterpret_cast<uint2*>(normed + i) = {pack(x.x * scale * w.x, x.y * scale * w.y),
-                                             pack(x.z * scale * w.z, x.w * scale * w.w)};
+    *reinterpret_cast<uint2*>(normed + i) = {pack_of<T>(x.x * scale * w.x, x.y * scale * w.y),
+                                             pack_of<T>(x.z * scale * w.z, x.w * scale * w.w)};
   };
 #pragma unroll
   for (int j = 0; j < kKept; ++j) {
@@ -52,25 +51,27 @@ __device__ void norm_row(const At& at, int width, const float* weight, float eps
   for (int i = first + kKept * kThreads * 4; i < width; i += kThreads * 4) put(i, at(i));
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    begin_kernel(const __nv_bfloat16* table, const std::int32_t* tokens, int first, int width,
-                 const float* weight, float epsilon, float* residual, __nv_bfloat16* normed) {
+    begin_kernel(const T* table, const std::int32_t* tokens, int first, int width,
+                 const float* weight, float epsilon, float* residual, T* normed) {
   const std::int64_t at = (first + std::int64_t{blockIdx.x}) * width;
-  const __nv_bfloat16* from = table + std::int64_t{tokens[blockIdx.x]} * width;
+  const T* from = table + std::int64_t{tokens[blockIdx.x]} * width;
   norm_row(
       [&](int i) {
         const uint2 raw = *reinterpret_cast<const uint2*>(from + i);
-        const float4 x{__uint_as_float(raw.x << 16), __uint_as_float(raw.x & 0xffff0000U),
-                       __uint_as_float(raw.y << 16), __uint_as_float(raw.y & 0xffff0000U)};
+        const auto* four = reinterpret_cast<const T*>(&raw);
+        const float4 x{to_float(four[0]), to_float(four[1]), to_float(four[2]), to_float(four[3])};
         *reinterpret_cast<float4*>(residual + at + i) = x;
         return x;
       },
       width, weight, epsilon, normed + at);
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads)
     norm_kernel(const float* residual, int first, int width, const float* weight, float epsilon,
-                __nv_bfloat16* normed) {
+                T* normed) {
   const std::int64_t at = (first + std::int64_t{blockIdx.x}) * width;
   norm_row([&](int i) { return *reinterpret_cast<const float4*>(residual + at + i); }, width,
            weight, epsilon, normed + at);
@@ -129,8 +130,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    gate_kernel(const __nv_bfloat16* gate_up, int first, int ffn, __nv_bfloat16* out) {
+    gate_kernel(const T* gate_up, int first, int ffn, T* out) {
   const std::int64_t row = first + std::int64_t{blockIdx.y};
   const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x) * 8;
   if (i >= ffn) return;
@@ -142,12 +144,13 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const auto of = [&](int k) { return gate[k] / (1.0F + __expf(-gate[k])) * up[k]; };
-    packed[j] = pack(of(2 * j), of(2 * j + 1));
+    packed[j] = pack_of<T>(of(2 * j), of(2 * j + 1));
   }
   *reinterpret_cast<uint4*>(out + row * ffn + i) = {packed[0], packed[1], packed[2], packed[3]};
 }
 
 // A thread an element; width % kTileOutputs == 0.
+template <class T>
 __global__ void __launch_bounds__(kThreads)
     last_row_kernel(const float* residual, int width, const float* weight, NormRows out) {
   const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
@@ -155,25 +158,30 @@ __global__ void __launch_bounds__(kThreads)
   float square = x * x;
   for (int d = kTileOutputs / 2; d > 0; d /= 2) square += __shfl_xor_sync(0xffffffffU, square, d);
   if (i >= width) return;
-  out.x[i] = __float2bfloat16_rn(x * weight[i]);
+  static_cast<T*>(out.x)[i] = from_float<T>(x * weight[i]);
   if (i % kTileOutputs == 0) out.squares[i / kTileOutputs] = square;
 }
 
 }  // namespace
 
-cudaError_t begin_rows(const __nv_bfloat16* table, const std::int32_t* tokens, ReadRows rows,
-                       int width, const float* norm_weight, float epsilon, float* residual,
-                       __nv_bfloat16* normed, cudaStream_t stream) {
-  begin_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
-      table, tokens, rows.first, width, norm_weight, epsilon, residual, normed);
-  return cudaGetLastError();
+cudaError_t begin_rows(const void* table, const std::int32_t* tokens, ReadRows rows, int width,
+                       const float* norm_weight, float epsilon, float* residual, void* normed,
+                       cudaStream_t stream, bool fp16) {
+  return for_activations(fp16, [&]<class T>(T*) {
+    begin_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
+        static_cast<const T*>(table), tokens, rows.first, width, norm_weight, epsilon, residual,
+        static_cast<T*>(normed));
+    return cudaGetLastError();
+  });
 }
 
 cudaError_t norm_rows(const float* residual, ReadRows rows, int width, const float* norm_weight,
-                      float epsilon, __nv_bfloat16* normed, cudaStream_t stream) {
-  norm_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
-      residual, rows.first, width, norm_weight, epsilon, normed);
-  return cudaGetLastError();
+                      float epsilon, void* normed, cudaStream_t stream, bool fp16) {
+  return for_activations(fp16, [&]<class T>(T*) {
+    norm_kernel<<<static_cast<unsigned>(rows.count), kThreads, 0, stream>>>(
+        residual, rows.first, width, norm_weight, epsilon, static_cast<T*>(normed));
+    return cudaGetLastError();
+  });
 }
 
 cudaError_t turn_and_store(const float* qkv, const float* frequencies, ReadRows rows,
@@ -184,19 +192,24 @@ cudaError_t turn_and_store(const float* qkv, const float* frequencies, ReadRows 
   return cudaGetLastError();
 }
 
-cudaError_t gate_rows(const __nv_bfloat16* gate_up, ReadRows rows, int ffn, __nv_bfloat16* out,
-                      cudaStream_t stream) {
+cudaError_t gate_rows(const void* gate_up, ReadRows rows, int ffn, void* out, cudaStream_t stream,
+                      bool fp16) {
   const dim3 grid(static_cast<unsigned>((ffn + 8 * kThreads - 1) / (8 * kThreads)),
                   static_cast<unsigned>(rows.count));
-  gate_kernel<<<grid, kThreads, 0, stream>>>(gate_up, rows.first, ffn, out);
-  return cudaGetLastError();
+  return for_activations(fp16, [&]<class T>(T*) {
+    gate_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const T*>(gate_up), rows.first, ffn,
+                                               static_cast<T*>(out));
+    return cudaGetLastError();
+  });
 }
 
 cudaError_t last_row(const float* residual, int width, const float* norm_weight, NormRows out,
-                     cudaStream_t stream) {
+                     cudaStream_t stream, bool fp16) {
   const auto blocks = static_cast<unsigned>((width + kThreads - 1) / kThreads);
-  last_row_kernel<<<blocks, kThreads, 0, stream>>>(residual, width, norm_weight, out);
-  return cudaGetLastError();
+  return for_activations(fp16, [&]<class T>(T*) {
+    last_row_kernel<T><<<blocks, kThreads, 0, stream>>>(residual, width, norm_weight, out);
+    return cudaGetLastError();
+  });
 }
 
 }  // namespace kvfs::model::cuda

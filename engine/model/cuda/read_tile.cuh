@@ -56,9 +56,11 @@ struct ReadBlock {
   int row;               // the warp's first
   int position;          // its
   __nv_bfloat16* at[2];  // this lane's two rows' heads, from column 2t on
+  bool fp16;             // what it stores
 
-  __device__ ReadBlock(__nv_bfloat16* rows_of, ReadRows rows_in, HeadShape shape, KvPlace kv_in)
-      : rows(rows_in), kv(kv_in) {
+  __device__ ReadBlock(__nv_bfloat16* rows_of, ReadRows rows_in, HeadShape shape, KvPlace kv_in,
+                       bool fp16_in)
+      : rows(rows_in), kv(kv_in), fp16(fp16_in) {
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int head = static_cast<int>(blockIdx.x);
@@ -135,8 +137,10 @@ struct ReadBlock {
       if (mine < rows.first || mine >= rows.first + rows.count) continue;
 #pragma unroll
       for (int n = 0; n < kWidth / 8; ++n) {
+        const float low = sums.values[n][2 * half] * share;
+        const float high = sums.values[n][2 * half + 1] * share;
         *reinterpret_cast<unsigned*>(at[half] + n * 8) =
-            pack(sums.values[n][2 * half] * share, sums.values[n][2 * half + 1] * share);
+            fp16 ? pack_of<__half>(low, high) : pack(low, high);
       }
     }
   }
@@ -187,7 +191,7 @@ __device__ __forceinline__ void packed_weights(const float (&c)[8][4], int step,
 
 // Of read_attention_sm90.cu; cudaErrorNotSupported where the device is none that it runs on.
 cudaError_t attend_rows_sm90(__nv_bfloat16* rows_of, ReadRows rows, HeadShape shape, KvPlace kv,
-                             cudaStream_t stream);
+                             cudaStream_t stream, bool fp16);
 
 inline dim3 read_grid(ReadRows rows, HeadShape shape) {
   const int tiles = (rows.first + rows.count - 1) / kTileRows - rows.first / kTileRows + 1;

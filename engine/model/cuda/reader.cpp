@@ -30,16 +30,16 @@ Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pag
                at::Device device)
     : sizes_(s), weights_(weights), pages_(pages), device_(device), general_attention_(device) {
   const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
-  const auto bf16 = fp32.dtype(at::kBFloat16);
+  const auto narrow = fp32.dtype(weights.embedding.scalar_type());  // of weights and activations
   const std::int64_t head_row = std::int64_t{s.heads} * s.head_width;
   constexpr std::int64_t kRows = kMostGrids * kGridRows;
   residual_ = at::zeros({kRows, s.width}, fp32);
-  normed_ = at::zeros({kRows, s.width}, bf16);
+  normed_ = at::zeros({kRows, s.width}, narrow);
   qkv_ = at::zeros({kRows, head_row + 2 * std::int64_t{s.kv_heads} * s.head_width}, fp32);
-  attended_ = at::zeros({kRows, head_row}, bf16);
-  gate_up_ = at::zeros({kRows, 2 * std::int64_t{s.ffn_width}}, bf16);
-  gated_ = at::zeros({kRows, s.ffn_width}, bf16);
-  last_x_ = at::zeros({s.width}, bf16);
+  attended_ = at::zeros({kRows, head_row}, narrow);
+  gate_up_ = at::zeros({kRows, 2 * std::int64_t{s.ffn_width}}, narrow);
+  gated_ = at::zeros({kRows, s.ffn_width}, narrow);
+  last_x_ = at::zeros({s.width}, narrow);
   last_squares_ = at::zeros({s.width / kTileOutputs}, fp32);
   logits_ = at::zeros({s.vocab}, fp32);
 
@@ -129,7 +129,7 @@ void Reader::attend(int layer, const Part& part, ReadRows wanted, const Task& ta
   auto* attended = rows<__nv_bfloat16>(attended_, part);
   check(turn_and_store(rows<float>(qkv_, part), data<float>(weights_.frequencies), part.rows,
                        heads(), kv, attended, stream()));
-  if (wanted.count > 0) check(attend_rows(attended, wanted, heads(), kv, stream()));
+  if (wanted.count > 0) check(attend_rows(attended, wanted, heads(), kv, stream(), true, fp16()));
 }
 
 void Reader::attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task) {
@@ -143,11 +143,11 @@ void Reader::attend_generally(int layer, const Part& part, ReadRows wanted, cons
   const bool all = task.watch != nullptr && task.watch->weights != nullptr;
   const ReadRows& looking = all ? part.rows : wanted;
   const AttentionRule rule{1.0F / std::sqrt(static_cast<float>(sizes_.head_width))};
-  general_attention_.run(
-      layer, row(looking.first), places + looking.position, looking.count, task.pages, heads(),
-      rule, kv,
-      rows<__nv_bfloat16>(attended_, part) + std::int64_t{looking.first} * attended_.size(1),
-      task.watch);
+  for_activations(fp16(), [&]<class T>(T*) {
+    T* out = rows<T>(attended_, part) + std::int64_t{looking.first} * attended_.size(1);
+    general_attention_.run(layer, row(looking.first), places + looking.position, looking.count,
+                           task.pages, heads(), rule, kv, out, task.watch);
+  });
 }
 
 void Reader::read_part(int layer, const Part& part, ReadRows wanted,
@@ -170,7 +170,7 @@ void Reader::read_part(int layer, const Part& part, ReadRows wanted,
   };
   const auto norm = [&](const at::Tensor& weight) {
     check(norm_rows(rows<float>(residual_, part), wanted, sizes_.width, data<float>(weight),
-                    sizes_.rms_epsilon, rows<__nv_bfloat16>(normed_, part), stream()));
+                    sizes_.rms_epsilon, rows<std::uint16_t>(normed_, part), stream(), fp16()));
   };
   product(0, qkv_, normed_, part.rows);
   attend(layer, part, wanted, task);
@@ -178,8 +178,8 @@ void Reader::read_part(int layer, const Part& part, ReadRows wanted,
   product(1, residual_, attended_, wanted);
   norm(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
   product(2, gate_up_, normed_, wanted);
-  check(gate_rows(rows<__nv_bfloat16>(gate_up_, part), wanted, sizes_.ffn_width,
-                  rows<__nv_bfloat16>(gated_, part), stream()));
+  check(gate_rows(rows<std::uint16_t>(gate_up_, part), wanted, sizes_.ffn_width,
+                  rows<std::uint16_t>(gated_, part), stream(), fp16()));
   product(3, residual_, gated_, wanted);
   norm(next_norm);
 }
@@ -213,9 +213,10 @@ void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> token
                   (end + kPageTokens - 1) / kPageTokens, watch};
   const std::int32_t* ids = uploaded.tokens;
   for (const Part& part : parts) {
-    check(begin_rows(data<__nv_bfloat16>(weights_.embedding), ids, part.rows, sizes_.width,
+    check(begin_rows(weights_.embedding.data_ptr(), ids, part.rows, sizes_.width,
                      data<float>(weights_.layers.front().attn_norm), sizes_.rms_epsilon,
-                     rows<float>(residual_, part), rows<__nv_bfloat16>(normed_, part), stream()));
+                     rows<float>(residual_, part), rows<std::uint16_t>(normed_, part), stream(),
+                     fp16()));
     ids += part.rows.count;
   }
   for (int layer = 0; layer < sizes_.layers; ++layer) {
@@ -225,8 +226,9 @@ void Reader::read(const DeviceSequence& sequence, std::span<const TokenId> token
     const ReadRows& newest = parts.back().rows;
     const float* row = rows<float>(residual_, parts.back()) +
                        std::int64_t{newest.first + newest.count - 1} * sizes_.width;
-    const NormRows normed_row{data<__nv_bfloat16>(last_x_), data<float>(last_squares_)};
-    check(last_row(row, sizes_.width, data<float>(weights_.output_norm), normed_row, stream()));
+    const NormRows normed_row{last_x_.data_ptr(), data<float>(last_squares_)};
+    check(last_row(row, sizes_.width, data<float>(weights_.output_norm), normed_row, stream(),
+                   fp16()));
     check(project(weights_.output.matrix, normed_row, sizes_.rms_epsilon, 1, data<float>(logits_),
                   stream()));
     std::byte* host = from_device_.room(logits.size_bytes());

@@ -63,17 +63,20 @@ class Reader {
   // From qkv_ to attended_: with read.h's kernels, or kernels.h's.
   void attend(int layer, const Part& part, ReadRows wanted, const Task& task);
   void attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task);
-  // [outputs, inputs] in bf16; what was made of packed weights lasts until the next layer's.
+  // [outputs, inputs] in bf16 or fp16; what was made of packed weights lasts until the next
+  // layer's.
   at::Tensor dense(const WeightMatrix& w, std::size_t place);
   template <class T>
   T* rows(const at::Tensor& buffer, const Part& part) const;
+  bool fp16() const { return weights_.embedding.scalar_type() == at::kHalf; }
   HeadShape heads() const { return {sizes_.heads, sizes_.kv_heads, sizes_.head_width}; }
 
   const LlamaSizes& sizes_;
   const Weights& weights_;
   PageShape pages_;
   at::Device device_;
-  // [kMostGrids · kGridRows, …]; rows that no token sits in hold numbers of earlier reads.
+  // [kMostGrids · kGridRows, …] of fp32 or the weights' type; rows that no token sits in hold
+  // numbers of earlier reads.
   at::Tensor residual_, normed_, qkv_, attended_, gate_up_, gated_;
   at::Tensor last_x_, last_squares_, logits_;
   std::array<at::Tensor, 4> dense_;

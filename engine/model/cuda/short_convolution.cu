@@ -14,17 +14,17 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kPageTokens = 256;
 
-template <class T>
-__device__ T input_of(const float* gates, std::int64_t row, int channels, int channel) {
+template <class K>
+__device__ K input_of(const float* gates, std::int64_t row, int channels, int channel) {
   const float* mine = gates + row * 3 * channels;
-  return from_float<T>(mine[channel] * mine[2 * channels + channel]);
+  return from_float<K>(mine[channel] * mine[2 * channels + channel]);
 }
 
 // Where a page keeps the input of a position.
-template <class T>
-__device__ T* kept_at(void* const* pages, const ConvolutionRule& rule, int first_page, int position,
+template <class K>
+__device__ K* kept_at(void* const* pages, const ConvolutionRule& rule, int first_page, int position,
                       int channel) {
-  T* page = static_cast<T*>(pages[first_page + position / kPageTokens]);
+  K* page = static_cast<K*>(pages[first_page + position / kPageTokens]);
   const int row = position % kPageTokens % rule.taps;
   return page + rule.inputs + std::int64_t{row} * rule.channels + channel;
 }
@@ -37,6 +37,7 @@ __device__ bool is_at(const RowPlace* places, std::int64_t index, int first_page
 template <class T>
 __global__ void convolve_kernel(const float* gates, const RowPlace* places, ConvolutionRule rule,
                                 void* const* pages, T* out) {
+  using K = KvOf<T>;
   const std::int64_t row = blockIdx.y;
   const int channel = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (channel >= rule.channels) return;
@@ -47,15 +48,15 @@ __global__ void convolve_kernel(const float* gates, const RowPlace* places, Conv
     const int position = place.position - back;
     if (position < 0) continue;
     const bool here = row >= back && is_at(places, row - back, place.first_page, position);
-    const T input = here ? input_of<T>(gates, row - back, rule.channels, channel)
-                         : *kept_at<T>(pages, rule, place.first_page, position, channel);
+    const K input = here ? input_of<K>(gates, row - back, rule.channels, channel)
+                         : *kept_at<K>(pages, rule, place.first_page, position, channel);
     sum = fmaf(rule.weights[std::int64_t{k} * rule.channels + channel], to_float(input), sum);
   }
   const float gate = gates[(row * 3 + 1) * rule.channels + channel];
   out[row * rule.channels + channel] = from_float<T>(sum * gate);
 }
 
-template <class T>
+template <class K>
 __global__ void keep_kernel(const float* gates, const RowPlace* places, int rows,
                             ConvolutionRule rule, void* const* pages) {
   const std::int64_t row = blockIdx.y;
@@ -68,8 +69,8 @@ __global__ void keep_kernel(const float* gates, const RowPlace* places, int rows
       is_at(places, row + rule.taps, first_page, later)) {
     return;
   }
-  *kept_at<T>(pages, rule, first_page, position, channel) =
-      input_of<T>(gates, row, rule.channels, channel);
+  *kept_at<K>(pages, rule, first_page, position, channel) =
+      input_of<K>(gates, row, rule.channels, channel);
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ cudaError_t short_convolution(const float* gates, const RowPlace* places, int ro
                   static_cast<unsigned>(rows));
   convolve_kernel<T><<<grid, kThreads, 0, stream>>>(gates, places, rule, pages, out);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
-  keep_kernel<T><<<grid, kThreads, 0, stream>>>(gates, places, rows, rule, pages);
+  keep_kernel<KvOf<T>><<<grid, kThreads, 0, stream>>>(gates, places, rows, rule, pages);
   return cudaGetLastError();
 }
 
@@ -91,6 +92,7 @@ cudaError_t short_convolution(const float* gates, const RowPlace* places, int ro
                                          const ConvolutionRule&, void* const*, T*, cudaStream_t);
 KVFS_FOR(float)
 KVFS_FOR(__nv_bfloat16)
+KVFS_FOR(__half)
 #undef KVFS_FOR
 
 }  // namespace kvfs::model::cuda

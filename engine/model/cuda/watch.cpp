@@ -71,8 +71,8 @@ void RowAttention::run(int layer, const float* qkv, const RowPlace* places, int 
     if (!weighs) continue;
     float* weights =
         watch->weights + std::int64_t{layer} * watch->pages * shape.heads * kBlockTokens;
-    check(attention_weights<T>(queries, places + begin, some, most_pages, shape, rule, kv, kept,
-                               partial, weights, stream()));
+    check(attention_weights<KvOf<T>>(queries, places + begin, some, most_pages, shape, rule, kv,
+                                     kept, partial, weights, stream()));
   }
 }
 
@@ -80,5 +80,7 @@ template void RowAttention::run(int, const float*, const RowPlace*, int, int, He
                                 const AttentionRule&, KvPlace, float*, const Watch*);
 template void RowAttention::run(int, const float*, const RowPlace*, int, int, HeadShape,
                                 const AttentionRule&, KvPlace, __nv_bfloat16*, const Watch*);
+template void RowAttention::run(int, const float*, const RowPlace*, int, int, HeadShape,
+                                const AttentionRule&, KvPlace, __half*, const Watch*);
 
 }  // namespace kvfs::model::cuda

@@ -9,8 +9,9 @@ namespace kvfs::model::cuda {
 namespace {
 
 WeightMatrix plain(at::Tensor data) {
+  const bool fp16 = data.scalar_type() == at::kHalf;
   const Matrix matrix{data.data_ptr(), static_cast<int>(data.size(0)),
-                      static_cast<int>(data.size(1))};
+                      static_cast<int>(data.size(1)), fp16 ? WeightKind::kF16 : WeightKind::kBf16};
   return {std::move(data), matrix};
 }
 
@@ -163,7 +164,7 @@ Weights random_weights(const LlamaSizes& s, bool tied, at::ScalarType type, Weig
   };
   // Packed: whatever numbers and scales a normal distribution's bits are.
   const auto random = [&](int rows, int columns, bool paired = false) -> WeightMatrix {
-    if (kind == WeightKind::kBf16) return plain(noise(rows, columns));
+    if (!is_packed(kind)) return plain(noise(rows, columns));
     at::Tensor data = noise(
         1, static_cast<std::int64_t>(packed_bytes(kind, rows, columns) / sizeof(std::uint16_t)));
     const Matrix matrix{data.data_ptr(), rows, columns, kind, paired};
@@ -174,20 +175,18 @@ Weights random_weights(const LlamaSizes& s, bool tied, at::ScalarType type, Weig
   };
   Weights weights;
   weights.embedding = noise(s.vocab, s.width);
-  weights.output =
-      tied && kind == WeightKind::kBf16 ? plain(weights.embedding) : random(s.vocab, s.width);
+  weights.output = tied && !is_packed(kind) ? plain(weights.embedding) : random(s.vocab, s.width);
   weights.output_norm = ones();
   const at::Tensor pairs = at::arange(s.head_width / 2, at::kDouble);
   weights.frequencies = at::pow(500000.0, pairs * (-2.0 / s.head_width)).to(at::kFloat).to(device);
   const int heads = s.heads * s.head_width;
   for (int i = 0; i < s.layers; ++i) {
-    weights.layers.push_back(
-        {.attn_norm = ones(),
-         .qkv = random(heads + 2 * s.kv_heads * s.head_width, s.width),
-         .out = random(s.width, heads),
-         .ffn_norm = ones(),
-         .gate_up = random(2 * s.ffn_width, s.width, kind != WeightKind::kBf16),
-         .down = random(s.width, s.ffn_width)});
+    weights.layers.push_back({.attn_norm = ones(),
+                              .qkv = random(heads + 2 * s.kv_heads * s.head_width, s.width),
+                              .out = random(s.width, heads),
+                              .ffn_norm = ones(),
+                              .gate_up = random(2 * s.ffn_width, s.width, is_packed(kind)),
+                              .down = random(s.width, s.ffn_width)});
   }
   return weights;
 }

@@ -1,5 +1,5 @@
 // A Llama model's weights on the device, rows of Q and K in transformers' order: of the compute
-// type, or, in the fast mode, as a GGUF's own numbers where decode_packed.h knows the kind.
+// type, or, where that is bf16, as a GGUF's own numbers where decode_packed.h knows the kind.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -17,9 +17,9 @@ LlamaSizes sizes_of(const Architecture& architecture);
 
 struct WeightMatrix {
   at::Tensor data;  // [outputs, inputs] of the compute type, or the bytes of a packed matrix
-  Matrix matrix;    // the same, for kernels; its kind says nothing where the type is fp32
+  Matrix matrix;    // the same, for kernels
 
-  bool packed() const { return matrix.kind != WeightKind::kBf16; }
+  bool packed() const { return is_packed(matrix.kind); }
 };
 
 struct LayerWeights {
@@ -42,8 +42,8 @@ struct Weights {
 // Bytes of device memory that load_weights will take.
 std::uint64_t weights_size(const Architecture& model, at::ScalarType type);
 
-// Both throw libtorch's exceptions (out of memory). type: kFloat or kBFloat16. kind: of the
-// matrices that tokens are multiplied with, for bf16.
+// Both throw libtorch's exceptions (out of memory). type: kBFloat16 or kHalf. kind: of the matrices
+// that tokens are multiplied with, kF16 for kHalf.
 Weights random_weights(const LlamaSizes& sizes, bool tied, at::ScalarType type, WeightKind kind,
                        at::Device device);
 Weights load_weights(const Architecture& model, at::ScalarType type, at::Device device,

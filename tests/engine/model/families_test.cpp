@@ -210,6 +210,19 @@ TEST_P(EveryFamily, TheNumberOfThreadsDoesNotChangeABit) {
   }
 }
 
+// Norms and biases do not count, nor what is left in fp32 beside them.
+TEST(Families, AModelIsOfFp16WhereItsMatricesAre) {
+  for (const std::string& form : all_forms()) {
+    const auto card =
+        describe_model(kGoldens / form, Compute::kFast, {.kind = DeviceChoice::Kind::kCpu}, {});
+    ASSERT_TRUE(card) << card.error().message();
+    const bool fp16 = form.starts_with("mistral") || form.starts_with("phi3") ||
+                      form.starts_with("gpt2") || form.starts_with("gpt_neox");
+    EXPECT_EQ((*card)->info.fp16, fp16) << form;
+    EXPECT_EQ((*card)->info.kv_dtype, DType::kBF16) << form;
+  }
+}
+
 TEST(Families, EveryFamilyHasItsTinyModel) {
   for (const char* family :
        {"llama", "mistral", "mixtral", "smollm3", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2",

@@ -8,7 +8,7 @@ namespace {
 
 template <class T>
 class CudaAttention : public CudaKernels<T> {};
-TYPED_TEST_SUITE(CudaAttention, KernelTypes, KernelTypeNames);
+TYPED_TEST_SUITE(CudaAttention, KvTypes, KernelTypeNames);
 
 // Attention inputs: rows of queries and the pages they look at.
 template <class T>
@@ -22,7 +22,8 @@ struct Scene {
 
   int qkv_width() const { return (shape.heads + 2 * shape.kv_heads) * shape.width; }
 
-  std::vector<T> attend(const Pages<T>& pages, int first, int rows) const {
+  template <class Out = T>
+  std::vector<Out> attend(const Pages<T>& pages, int first, int rows) const {
     int most_pages = 0;
     for (int r = first; r < first + rows; ++r) {
       most_pages = std::max(most_pages, places[static_cast<std::size_t>(r)].position / kPage + 1);
@@ -30,7 +31,7 @@ struct Scene {
     const DeviceArray<float> in(qkv);
     const DeviceArray<RowPlace> where(places);
     const DeviceArray<float> partial(attention_scratch(rows, most_pages, shape));
-    const DeviceArray<T> out(static_cast<std::size_t>(rows * shape.heads * shape.width));
+    const DeviceArray<Out> out(static_cast<std::size_t>(rows * shape.heads * shape.width));
     const AttentionRule rule{1.0F / std::sqrt(static_cast<float>(shape.width)), cap, window};
     must(attention(in.get() + first * qkv_width(), where.get() + first, rows, most_pages, shape,
                    rule, pages.place(), partial.get(), out.get(), nullptr));
@@ -128,6 +129,15 @@ TYPED_TEST(CudaAttention, ReadingAttendsToEverythingBefore) {
     cut.insert(cut.end(), rest.begin(), rest.end());
     EXPECT_TRUE(same_bits(whole, cut)) << "depends on where the text was cut";
   }
+}
+
+class CudaAttentionOfFp16 : public CudaKernels<__nv_bfloat16> {};
+
+TEST_F(CudaAttentionOfFp16, LooksAtBf16AndLosesLessOfWhatItGives) {
+  const auto normal = [this]<class E>(std::size_t count) { return this->normal<E>(count); };
+  const auto s = scene<__nv_bfloat16>({9, 3, 64}, {{0, 0}, {700, 1}, {511, 4}}, 6, normal);
+  const Pages<__nv_bfloat16> pages(s.shape, s.contents, random_);
+  expect_close(s.attend<__half>(pages, 0, 3), s.expected());
 }
 
 TYPED_TEST(CudaAttention, AWindowAndACapHold) {

@@ -1,4 +1,4 @@
-// What tests of kernels share: random numbers, a yardstick, pages. float and bf16.
+// What tests of kernels share: random numbers, a yardstick, pages. float, bf16 and fp16.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +15,14 @@ namespace kvfs::model::cuda {
 
 inline float number(float value) { return value; }
 inline float number(__nv_bfloat16 value) { return __bfloat162float(value); }
+inline float number(__half value) { return __half2float(value); }
 
 template <class T>
 T rounded(float value) {
   if constexpr (std::is_same_v<T, float>)
     return value;
+  else if constexpr (std::is_same_v<T, __half>)
+    return __float2half(value);
   else
     return __float2bfloat16(value);
 }
@@ -47,7 +50,9 @@ class CudaKernels : public testing::Test {
   // ‖out − expected‖ / ‖expected‖; NaN never passes.
   template <class E>
   void expect_close(const std::vector<E>& out, const std::vector<double>& expected,
-                    double most = std::is_same_v<E, float> ? 5e-6 : 3e-3) {
+                    double most = std::is_same_v<E, float>    ? 5e-6
+                                  : std::is_same_v<E, __half> ? 4e-4
+                                                              : 3e-3) {
     ASSERT_EQ(out.size(), expected.size());
     double off = 0.0;
     double norm = 0.0;
@@ -65,12 +70,13 @@ class CudaKernels : public testing::Test {
   std::mt19937 random_;
 };
 
-using KernelTypes = testing::Types<float, __nv_bfloat16>;
+using KvTypes = testing::Types<float, __nv_bfloat16>;
+using KernelTypes = testing::Types<float, __nv_bfloat16, __half>;
 class KernelTypeNames {
  public:
   template <class T>
   static std::string GetName(int) {
-    return std::is_same_v<T, float> ? "float" : "bf16";
+    return std::is_same_v<T, float> ? "float" : std::is_same_v<T, __half> ? "fp16" : "bf16";
   }
 };
 

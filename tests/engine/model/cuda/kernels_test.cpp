@@ -121,6 +121,7 @@ TYPED_TEST(CudaKernels, ARowOfLinearRowsDoesNotDependOnItsCompany) {
 }
 
 TYPED_TEST(CudaKernels, RopeTurnsQueriesAndStoresKeysAndValues) {
+  using Kv = KvOf<TypeParam>;
   for (const HeadShape shape : {HeadShape{9, 3, 64}, HeadShape{8, 8, 128}}) {
     const std::vector<RowPlace> places{{0, 0}, {300, 0}, {511, 0}, {17, 2}};  // two pages, then one
     const int heads = shape.heads + 2 * shape.kv_heads;
@@ -131,20 +132,19 @@ TYPED_TEST(CudaKernels, RopeTurnsQueriesAndStoresKeysAndValues) {
       frequencies.push_back(
           std::pow(10000.0F, -2.0F * static_cast<float>(i) / static_cast<float>(shape.width)));
     }
-    const std::vector<TypeParam> zeros(
-        static_cast<std::size_t>(2 * shape.kv_heads * kPage * shape.width),
-        rounded<TypeParam>(0.0F));
-    const Pages<TypeParam> pages(shape, {zeros, zeros, zeros}, this->random_);
+    const std::vector<Kv> zeros(static_cast<std::size_t>(2 * shape.kv_heads * kPage * shape.width),
+                                rounded<Kv>(0.0F));
+    const Pages<Kv> pages(shape, {zeros, zeros, zeros}, this->random_);
     const DeviceArray<float> qkv(in);
     const DeviceArray<float> on_device(frequencies);
     const DeviceArray<RowPlace> where(places);
-    must(rope_and_store<TypeParam>(qkv.get(), {on_device.get(), shape.width / 2}, where.get(), 4,
-                                   shape, pages.place(), nullptr));
+    must(rope_and_store<Kv>(qkv.get(), {on_device.get(), shape.width / 2}, where.get(), 4, shape,
+                            pages.place(), nullptr));
 
     const auto got = qkv.host();
     std::vector<float> queries;
     std::vector<double> expected_queries;
-    std::vector<TypeParam> stored;
+    std::vector<Kv> stored;
     std::vector<double> expected_stored;
     for (std::size_t r = 0; r < places.size(); ++r) {
       const auto slot = static_cast<std::size_t>(places[r].position % kPage);
@@ -188,7 +188,8 @@ TYPED_TEST(CudaKernels, RopeTurnsQueriesAndStoresKeysAndValues) {
 template <class T>
 struct Convolved {
   Convolved(int pages, std::int64_t page_elements)
-      : memory(std::vector<T>(static_cast<std::size_t>(pages * page_elements), rounded<T>(0.0F))) {
+      : memory(std::vector<KvOf<T>>(static_cast<std::size_t>(pages * page_elements),
+                                    rounded<KvOf<T>>(0.0F))) {
     for (int i = 0; i < pages; ++i) addresses.push_back(memory.get() + i * page_elements);
     table = std::make_unique<DeviceArray<void*>>(addresses);
   }
@@ -202,7 +203,7 @@ struct Convolved {
     const auto rows = to.host();
     out.insert(out.end(), rows.begin(), rows.end());
   }
-  DeviceArray<T> memory;
+  DeviceArray<KvOf<T>> memory;
   std::vector<void*> addresses;
   std::unique_ptr<DeviceArray<void*>> table;
   std::vector<T> out;
@@ -221,7 +222,7 @@ TYPED_TEST(CudaKernels, AShortConvolutionIsTheSumOfItsTapsHoweverItsRowsAreCut) 
     const ConvolutionRule rule{channels, taps, on_device.get(), bias_there.get(), 8};
     const auto input = [&](std::size_t pos, std::size_t c) {
       const float* row = &gates[pos * 3 * width];
-      return rounded<TypeParam>(row[c] * row[2 * width + c]);
+      return rounded<KvOf<TypeParam>>(row[c] * row[2 * width + c]);
     };
     std::vector<double> expected;
     for (std::size_t pos = 0; pos < kTokens; ++pos) {

@@ -3,7 +3,7 @@
 // longest that its reader waited for a token, also while the context's KV leaves; the context's KV
 // from memory of the host back to the device.
 //
-//   bench_cuda_model [MODEL.gguf | (135m | 1b | 8b)[-int4 | -int4min | -int8]]
+//   bench_cuda_model [MODEL.gguf | (135m | 1b | 8b)[-int4 | -int4min | -int8 | -fp16]]
 //   [fast|reference|both] [context]
 //
 // 135m, 1b, 8b: random weights in the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-3.1-8B. One
@@ -183,6 +183,7 @@ std::optional<Shape> shape_of(const std::string& path) {
 WeightKind kind_of(const std::string& path) {
   if (path.ends_with("-int4")) return WeightKind::kInt4;
   if (path.ends_with("-int4min")) return WeightKind::kInt4Min;
+  if (path.ends_with("-fp16")) return WeightKind::kF16;
   return path.ends_with("-int8") ? WeightKind::kInt8 : WeightKind::kBf16;
 }
 

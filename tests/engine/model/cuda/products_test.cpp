@@ -9,20 +9,23 @@
 namespace kvfs::model::cuda {
 namespace {
 
-class CudaProducts : public CudaKernels<__nv_bfloat16> {};
+class CudaProducts : public CudaKernels<__nv_bfloat16>,
+                     public testing::WithParamInterface<at::ScalarType> {};
+INSTANTIATE_TEST_SUITE_P(Types, CudaProducts, testing::Values(at::kBFloat16, at::kHalf),
+                         [](const auto& of) { return of.param == at::kHalf ? "fp16" : "bf16"; });
 
-TEST_F(CudaProducts, GiveARowTheSameBitsInAnyNumberOfRows) {
-  const auto bf16 = at::TensorOptions().dtype(at::kBFloat16).device(at::kCUDA);
+TEST_P(CudaProducts, GiveARowTheSameBitsInAnyNumberOfRows) {
+  const auto narrow = at::TensorOptions().dtype(GetParam()).device(at::kCUDA);
   constexpr std::int64_t kRows = RowProduct::kMost;
   struct Size {
     std::int64_t outputs, inputs;
   };
   for (const auto& [outputs, inputs] : {Size{192, 576}, Size{2048, 8192}, Size{3072, 2048}}) {
     for (const bool adds : {false, true}) {
-      const at::Tensor w = at::randn({outputs, inputs}, bf16);
-      const at::Tensor x = at::randn({kRows, inputs}, bf16);
-      const auto type = adds ? at::kFloat : at::kBFloat16;
-      const at::Tensor before = at::randn({kRows, outputs}, bf16).to(type);
+      const at::Tensor w = at::randn({outputs, inputs}, narrow);
+      const at::Tensor x = at::randn({kRows, inputs}, narrow);
+      const auto type = adds ? at::kFloat : GetParam();
+      const at::Tensor before = at::randn({kRows, outputs}, narrow).to(type);
       const RowProduct product(w, at::empty_like(x), before.clone(), adds, 512);
       const auto in_runs_of = [&](std::int64_t rows) {
         at::Tensor out = before.clone();
