@@ -12,7 +12,7 @@ import unittest
 
 import numpy as np
 
-from harness import BIN, Daemon, ENGLISH, fingerprint, wait_until
+from harness import BIN, DEVICE, Daemon, ENGLISH, fingerprint, wait_until
 
 # The full measure: KVFS_PRUNE_TOKENS=4000.
 TOKENS = int(os.environ.get("KVFS_PRUNE_TOKENS", "900"))
@@ -71,6 +71,14 @@ class Pruning(unittest.TestCase):
         self.assertEqual(line.split()[1], "done", line)
         return line
 
+    def expect_alike(self, a, b):
+        """After a step on a copy that came from outside, which does not tell what of it was generated:
+        on a GPU, where that has other bits than what is read, the same words."""
+        files = None if DEVICE == "cpu" else ("text", "tokens.npy")
+        of = [{name: value for name, value in fingerprint(state).items()
+               if files is None or name in files} for state in (a, b)]
+        self.assertEqual(*of)
+
     def test_a_ragged_state_survives_kill_fork_and_copies_with_the_same_words(self):
         d = self.daemon
         stays, leaves = self.fork("stays"), self.fork("leaves")
@@ -116,7 +124,7 @@ class Pruning(unittest.TestCase):
         d.kill()
         d.start()
         d.step(d.states / "later", 4)
-        self.assertEqual(fingerprint(stays), fingerprint(d.states / "later"))
+        self.expect_alike(stays, d.states / "later")
 
     def test_it_takes_up_what_its_lengths_say(self):
         d = self.daemon
@@ -135,7 +143,10 @@ class Pruning(unittest.TestCase):
         d.run(state, "ask", " And", "q")
         held = d.counter("kv_bytes_on_device")
         print(f"{line}\nlengths say {wanted}, held {held}, before {full}")
-        self.assertLess(abs(held / wanted - 1), 0.03 if TOKENS >= 4000 else 0.05)
+        # A GPU keeps room for the rest of the last page's positions.
+        room = 0 if DEVICE == "cpu" else full * 256 / len(np.load(state / "tokens.npy"))
+        slack = wanted * (0.03 if TOKENS >= 4000 else 0.05)
+        self.assertLess(abs(held - wanted - room / 2), slack + room / 2)
 
     def test_the_verb_and_the_files_say_the_same(self):
         d = self.daemon
@@ -182,7 +193,7 @@ class Pruning(unittest.TestCase):
         d.kill()
         d.start()
         d.step(d.states / "part", 7)
-        self.assertEqual(fingerprint(d.states / "part"), fingerprint(whole))
+        self.expect_alike(d.states / "part", whole)
 
     def test_moved_entries_survive_kill_fork_copies_and_bundles_with_the_same_words(self):
         d = self.daemon

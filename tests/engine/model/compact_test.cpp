@@ -201,7 +201,9 @@ std::string refusal(const std::string& family, Position end, Position first_kept
 
 TEST(CompactRefused, WhereKeysCannotBeTurnedOrAWindowWouldSeeAgain) {
   EXPECT_THAT(refusal("gpt2", 100, 40), HasSubstr("learned its positions"));
-  EXPECT_THAT(refusal("lfm2", 40, 0), HasSubstr("convolutions"));
+  if (!on_gpu()) {  // which does not load it
+    EXPECT_THAT(refusal("lfm2", 40, 0), HasSubstr("convolutions"));
+  }
   // mistral's window is 48: of 100 positions it sees the last 47 and the next.
   EXPECT_THAT(refusal("mistral", 100, 40), HasSubstr("would see position 40 again"));
   EXPECT_EQ(refusal("mistral", 100, 53), "moved");
