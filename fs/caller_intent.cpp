@@ -13,21 +13,57 @@
 namespace kvfs::fs {
 namespace {
 
-// Asked at every look at a name that may yield: no stream, no buffer of its own.
-std::string first_line(std::int32_t thread, const char* file) {
-  const int fd = ::open(("/proc/" + std::to_string(thread) + "/" + file).c_str(), O_RDONLY);
-  if (fd < 0) return {};
+std::string file_of(std::int32_t thread, const char* file) {
+  return "/proc/" + std::to_string(thread) + "/" + file;
+}
+
+// The first line of a short file, as it is now.
+std::string first_line(int fd) {
   std::array<char, 256> text{};
-  const ssize_t got = ::read(fd, text.data(), text.size());
-  ::close(fd);
+  const ssize_t got = ::pread(fd, text.data(), text.size(), 0);
   const std::string_view line(text.data(), got < 0 ? 0 : static_cast<std::size_t>(got));
   return std::string(line.substr(0, line.find('\n')));
+}
+
+// What a thread's system call is, asked at every look at a name that may yield: du asks for
+// hundreds of thousands, and opening the file takes longer than reading it. What stays open is of
+// that thread alone: it reads as nothing once the thread is gone, whoever has its number then.
+class LastAsked {
+ public:
+  ~LastAsked() { forget(); }
+  std::string syscall_of(std::int32_t thread) {
+    if (thread == thread_) {
+      if (std::string line = first_line(fd_); !line.empty()) return line;
+    }
+    forget();
+    fd_ = ::open(file_of(thread, "syscall").c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd_ < 0) return {};
+    thread_ = thread;
+    return first_line(fd_);
+  }
+
+ private:
+  void forget() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+    thread_ = 0;
+  }
+  int fd_ = -1;
+  std::int32_t thread_ = 0;
+};
+
+std::string name_of(std::int32_t thread) {
+  const int fd = ::open(file_of(thread, "comm").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {};
+  std::string name = first_line(fd);
+  ::close(fd);
+  return name;
 }
 
 // A C string in another's memory.
 std::string text_at(std::int32_t thread, std::uint64_t address) {
   std::string text(PATH_MAX, '\0');
-  const int memory = ::open(("/proc/" + std::to_string(thread) + "/mem").c_str(), O_RDONLY);
+  const int memory = ::open(file_of(thread, "mem").c_str(), O_RDONLY | O_CLOEXEC);
   if (memory < 0) return {};
   const ssize_t got = ::pread(memory, text.data(), text.size(), static_cast<off_t>(address));
   ::close(memory);
@@ -81,8 +117,9 @@ std::optional<std::uint64_t> new_path_of(std::string_view line) {
 
 bool makes_a_new_name(std::int32_t thread, std::string_view name) {
   if (thread <= 0) return false;
-  const std::string line = first_line(thread, "syscall");
-  if (line.empty()) return first_line(thread, "comm") == "cp";
+  thread_local LastAsked last;
+  const std::string line = last.syscall_of(thread);
+  if (line.empty()) return name_of(thread) == "cp";
   const auto address = new_path_of(line);
   if (!address) return false;
   // It waits for us inside that call: its memory stays as it is.

@@ -74,8 +74,8 @@ def main():
         timed(daemon, "ls -U", "ls -U | wc -l", states)
         timed(daemon, "ls -l", "ls -l | wc -l", states, 3)
         print(f"the daemon's own memory: {resident(daemon)} MiB")
-        timed(daemon, "find", "find . | wc -l", states)
-        timed(daemon, "du", "du -s -B1 .", states, 1)
+        timed(daemon, "find", "find . | wc -l", states, 3)
+        timed(daemon, "du", "du -s -B1 .", states)
         print(f"the daemon's own memory: {resident(daemon)} MiB")
     finally:
         daemon.close()
