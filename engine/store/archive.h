@@ -3,9 +3,10 @@
 // keep beside it and its snapshots. The layout stands in docs/FORMAT.md: a table, then what it
 // lists, so the size is known and any range can be had without building the whole.
 //
-// Reading one believes nothing: every length is checked, every chunk is decoded and stored anew as
-// a block that was computed here would be, and add_version must come to the root that the archive
-// says. Block keys are left out: what is imported answers for nobody.
+// Reading one believes nothing: every length is checked, every chunk is decoded and stored as one
+// of a block that was computed here would be (what decoded to it is kept where that is how the
+// store would have it), and add_version must come to the root that the archive says. Block keys are
+// left out: what is imported answers for nobody.
 //
 // Threads: views any; the rest one that may wait for the disk. Errors: kInvalid says what is
 // damaged, kUnsupported names a newer layout.
@@ -84,9 +85,9 @@ class Archive {
                               const std::function<bool()>& given_up = {}) const;
 
  private:
-  Result<KvPiece> piece_of(const VersionRecord& version, const Segment& segment) const;
-  Status add_chunks(const std::vector<ChunkId>& ids, const chunk::ShapeClass& shape,
-                    Bytes& out) const;
+  Status add_piece(const VersionRecord& version, const Segment& segment, NewBlock& block) const;
+  Status add_chunks(const std::vector<ChunkId>& ids, const chunk::ShapeClass& shape, Bytes& out,
+                    std::vector<KnownEncoding>& encodings) const;
   Result<NewBlock> new_block(const VersionRecord& version, const BlockRecord& block) const;
 
   ArchiveTable table_;

@@ -59,7 +59,7 @@ Result<FilePiece> Archive::piece(const std::pair<std::uint64_t, std::uint32_t>& 
 }
 
 Status Archive::add_chunks(const std::vector<ChunkId>& ids, const chunk::ShapeClass& shape,
-                           Bytes& out) const {
+                           Bytes& out, std::vector<KnownEncoding>& encodings) const {
   for (const ChunkId& id : ids) {
     const std::string what = "chunk " + id.hex();
     const auto found = chunks_.find(id);
@@ -77,11 +77,13 @@ Status Archive::add_chunks(const std::vector<ChunkId>& ids, const chunk::ShapeCl
     if (const Status decoded = chunk::decode(header->codec, shape, payload, to); !decoded) {
       return damaged(what, decoded.error().message());
     }
+    encodings.push_back({shape, header->codec, payload});
   }
   return {};
 }
 
-Result<KvPiece> Archive::piece_of(const VersionRecord& version, const Segment& segment) const {
+Status Archive::add_piece(const VersionRecord& version, const Segment& segment,
+                          NewBlock& block) const {
   if (!fits(version, segment)) {
     return damaged("a block", "it holds a layer or a head that its version has not");
   }
@@ -90,16 +92,18 @@ Result<KvPiece> Archive::piece_of(const VersionRecord& version, const Segment& s
                 .head_count = segment.head_count,
                 .positions = segment.positions,
                 .kind = segment.kind};
-  KVFS_TRY(add_chunks(segment.key_chunks, segment.key_shape, piece.key));
-  KVFS_TRY(add_chunks(segment.value_chunks, segment.value_shape, piece.value));
-  return piece;
+  std::vector<KnownEncoding> encodings;
+  KVFS_TRY(add_chunks(segment.key_chunks, segment.key_shape, piece.key, encodings));
+  KVFS_TRY(add_chunks(segment.value_chunks, segment.value_shape, piece.value, encodings));
+  block.pieces.push_back(std::move(piece));
+  block.encodings.push_back(std::move(encodings));
+  return {};
 }
 
 Result<NewBlock> Archive::new_block(const VersionRecord& version, const BlockRecord& block) const {
   NewBlock out{.index = block.index, .tokens = block.tokens, .text = block.text};
   for (const Segment& segment : block.segments) {
-    KVFS_ASSIGN(KvPiece piece, piece_of(version, segment));
-    out.pieces.push_back(std::move(piece));
+    KVFS_TRY(add_piece(version, segment, out));
   }
   return out;
 }

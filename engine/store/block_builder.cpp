@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <limits>
-#include <mutex>
+#include <optional>
+#include <span>
 #include <string>
 
 #include "engine/store/blocks.h"
@@ -26,6 +27,9 @@ Status check(const NewBlock& block) {
   const auto rest = static_cast<std::size_t>(block.tokens.end() - first);
   if (block.index < 0 || rest > kBlockTokens) {
     return misfit(block, "a block has an index from 0 and at most 256 tokens");
+  }
+  if (!block.encodings.empty() && block.encodings.size() != block.pieces.size()) {
+    return misfit(block, "its encodings are those of other pieces");
   }
   for (const BlockToken& token : block.tokens) {
     if (!inside(block, token.position)) return misfit(block, "a token lies outside of it");
@@ -71,6 +75,7 @@ Result<chunk::ShapeClass> slice_shape(const NewBlock& block, const KvPiece& piec
 struct Slice {
   chunk::ShapeClass shape;
   ByteSpan bytes;
+  const KnownEncoding* known = nullptr;
 };
 
 // How many it is cut into.
@@ -83,6 +88,22 @@ std::size_t cut(const Bytes& bytes, const chunk::ShapeClass& shape, std::size_t 
     out.push_back({shape, ByteSpan(bytes).subspan(i * size, size)});
   }
   return count;
+}
+
+// The slices of a piece, where their encodings are known and are what would be stored.
+void take_known(std::span<const KnownEncoding> known, chunk::CodecId codec,
+                std::span<Slice> slices) {
+  const bool fits = std::ranges::equal(known, slices, [&](const KnownEncoding& a, const Slice& b) {
+    const bool smaller = a.codec == codec && a.bytes.size() < b.bytes.size();
+    return a.shape == b.shape && (a.codec == chunk::CodecId::kRaw || smaller);
+  });
+  for (std::size_t i = 0; fits && i < slices.size(); ++i) slices[i].known = &known[i];
+}
+
+std::optional<chunk::Encoded> encoding_of(const Slice& slice) {
+  if (slice.known == nullptr) return std::nullopt;
+  const ByteSpan bytes = slice.known->bytes;
+  return chunk::Encoded{slice.known->codec, Bytes(bytes.begin(), bytes.end())};
 }
 
 }  // namespace
@@ -109,6 +130,11 @@ Result<BlockBuilder> BlockBuilder::prepare(const NewBlock& block, DType dtype, c
     KVFS_ASSIGN(segment.value_shape, slice_shape(block, piece, dtype, piece.value.size()));
     segment.key_chunks.resize(cut(piece.key, segment.key_shape, piece.head_count, slices));
     segment.value_chunks.resize(cut(piece.value, segment.value_shape, piece.head_count, slices));
+    if (!block.encodings.empty()) {
+      const auto which = static_cast<std::size_t>(&piece - block.pieces.data());
+      const std::size_t count = segment.key_chunks.size() + segment.value_chunks.size();
+      take_known(block.encodings[which], codec, std::span(slices).last(count));
+    }
     builder.record_.segments.push_back(std::move(segment));
     pieces.push_back(&piece);
   }
@@ -117,7 +143,7 @@ Result<BlockBuilder> BlockBuilder::prepare(const NewBlock& block, DType dtype, c
   std::vector<std::vector<ContentDigest>> heads(pieces.size());
   pool.run(slices.size() + pieces.size(), [&](std::size_t i) {
     if (i < slices.size()) {
-      prepared[i] = chunks.prepare(slices[i].shape, slices[i].bytes, codec);
+      prepared[i] = chunks.prepare(slices[i].shape, slices[i].bytes, codec, encoding_of(slices[i]));
     } else {
       heads[i - slices.size()] = head_digests(*pieces[i - slices.size()]);
     }

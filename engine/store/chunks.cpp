@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "engine/store/digests.h"
 #include "engine/store/layouts.h"
@@ -44,12 +45,14 @@ ChunkId chunk_id(const chunk::ShapeClass& shape, ByteSpan decoded, std::uint64_t
 }
 
 Result<PreparedChunk> ChunkTable::prepare(const chunk::ShapeClass& shape, ByteSpan decoded,
-                                          chunk::CodecId codec) const {
+                                          chunk::CodecId codec,
+                                          std::optional<chunk::Encoded> encoded) const {
   PreparedChunk chunk{.shape = shape,
                       .decoded = decoded,
                       .codec = codec,
                       .first_id = hash_(shape, decoded, 0),
-                      .erasures = erasures_.load()};
+                      .erasures = erasures_.load(),
+                      .encoded = std::move(encoded)};
   {
     KVFS_ASSIGN(const Txn txn, environment_.begin_read());
     for (std::uint64_t seed = 0; seed < kMaxSeeds; ++seed) {
@@ -59,7 +62,11 @@ Result<PreparedChunk> ChunkTable::prepare(const chunk::ShapeClass& shape, ByteSp
       if (found != Match::kOther) break;
     }
   }
-  if (!chunk.known) chunk.encoded = chunk::encode(codec, shape, decoded);
+  if (chunk.known) {
+    chunk.encoded.reset();
+  } else if (!chunk.encoded) {
+    chunk.encoded = chunk::encode(codec, shape, decoded);
+  }
   return chunk;
 }
 

@@ -37,9 +37,11 @@ class ChunkTable {
   explicit ChunkTable(Environment& environment, ChunkHash hash = chunk_id)
       : environment_(environment), hash_(hash) {}
 
-  // The work that needs no transaction: hashes, looks the chunk up, compares or encodes.
+  // The work that needs no transaction: hashes, looks the chunk up, compares or encodes, unless
+  // `encoded` is what decodes to it already.
   Result<PreparedChunk> prepare(const chunk::ShapeClass& shape, ByteSpan decoded,
-                                chunk::CodecId codec) const;
+                                chunk::CodecId codec,
+                                std::optional<chunk::Encoded> encoded = {}) const;
   Result<ChunkId> put(Txn& txn, Counters& counters, PreparedChunk& chunk);
 
   Status read(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape,

@@ -1,6 +1,9 @@
 #include "engine/store/digests.h"
 
 #include <xxhash.h>
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // the same bits by the widest vectors this processor has
+#endif
 
 #include <algorithm>
 #include <new>

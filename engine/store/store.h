@@ -42,6 +42,13 @@ struct NameEntry {
   FileId file;    // the others
 };
 
+// The stored form of a slice of a piece, [heads, positions, width]: who gives it has decoded it.
+struct KnownEncoding {
+  chunk::ShapeClass shape;
+  chunk::CodecId codec = chunk::CodecId::kRaw;
+  ByteSpan bytes;
+};
+
 // A block to add: tokens of one block and, per layer, the pieces that hold their KV (fewer
 // positions than tokens where it was pruned).
 struct NewBlock {
@@ -51,6 +58,9 @@ struct NewBlock {
   std::vector<KvPiece> pieces;  // layer-major, every layer of the model
   BlockKey previous_key;
   BlockKey key;  // zero: keep it out of the prefix index
+  // Of each piece its key's slices, then its value's, in the order of heads; empty: unknown. Where
+  // the store cuts a piece so too and wants that codec, nothing is encoded anew.
+  std::vector<std::vector<KnownEncoding>> encodings;
 };
 
 struct StoreStatistics {
@@ -130,7 +140,8 @@ class Store {
   // that ends well. A crash may take it back, never out of order.
   void write_soon(std::function<Status(WriteTransaction&)> body, std::function<void(Status)> done);
 
-  // From now on until unwatch(), which waits for a call that is running. Any thread but the writer's.
+  // From now on until unwatch(), which waits for a call that is running. Any thread but the
+  // writer's.
   std::uint64_t watch(Watcher watcher);
   void unwatch(std::uint64_t watch);
 

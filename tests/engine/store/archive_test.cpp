@@ -175,6 +175,26 @@ TEST_F(ArchiveTest, AStateComesBackToTheByte) {
   expect_round_trip({model.block(1, 0), model.block(1, 1), model.block(1, 2, 77)});
 }
 
+TEST_F(ArchiveTest, WhatAChunkWasDecodedFromIsKeptAsItIs) {
+  const NewBlock block = model.block(1, 0);
+  codec = chunk::CodecId::kRaw;
+  add(block);
+  codec = chunk::CodecId::kZh;  // which would be smaller
+  const VersionRecord was = version_of(state_of("s", {block}));
+  const auto now = imported(whole_of(archive_view(*store, was)));
+  ASSERT_TRUE(now) << now.error().message();
+  EXPECT_EQ(other_->statistics().bytes_stored, store->statistics().bytes_stored);
+  const auto ours = store->block(was.blocks[0]), theirs = other_->block(now->blocks[0]);
+  ASSERT_TRUE(ours && theirs);
+  for (std::size_t i = 0; i < ours->segments.size(); ++i) {
+    ASSERT_EQ(ours->segments[i].key_chunks, theirs->segments[i].key_chunks);
+    for (const ChunkId& id : ours->segments[i].key_chunks) {
+      EXPECT_EQ(*store->stored_chunk(id), *other_->stored_chunk(id));
+    }
+  }
+  EXPECT_THAT(other_->verify()->problems, ::testing::IsEmpty());
+}
+
 TEST_F(ArchiveTest, APrunedStateOfRaggedHeadsComesBackToTheByte) {
   expect_round_trip({ragged(model)});
 }
