@@ -1,6 +1,7 @@
 """A Hugging Face folder, with its own tokenizer and chat template: the words are transformers'.
 
-hf_folder/make_folder.py made the folder and wrote down what transformers answers."""
+hf_folder/make_folder.py made the folder and wrote down what transformers answers, make_caches.py what its
+users save."""
 
 import json
 import pathlib
@@ -40,6 +41,23 @@ class HuggingFaceFolder(unittest.TestCase):
 
     def test_answers_so_in_the_reference_mode_too(self):
         self.conversations("--compute", "reference")
+
+    def test_caches_that_transformers_saved_go_on_in_its_words(self):
+        daemon = Daemon(extra=["--compute", "reference"], model=HERE / "model")
+        self.addCleanup(daemon.close)
+        daemon.start()
+        ids = GOLDEN[-1]["ids"]
+        for file in sorted((HERE / "caches").iterdir()):
+            with self.subTest(file=file.name):
+                shutil.copyfile(file, daemon.mount / "bundles" / file.name)
+                state = daemon.states / file.name.split(".")[0]
+                (state / "params/temperature").write_text("0\n")
+                before = np.load(state / "tokens.npy").tolist()
+                self.assertEqual(before, ids[:len(before)])
+                self.assertLess(len(before), len(ids))
+                self.assertIn('"imported"', (state / "state.json").read_text())
+                daemon.step(state, len(ids) - len(before))
+                self.assertEqual(np.load(state / "tokens.npy").tolist(), ids)
 
     def test_a_tokenizer_of_another_model_is_refused(self):
         daemon = Daemon(model=HERE / "model")
