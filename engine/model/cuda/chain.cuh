@@ -4,9 +4,10 @@
 // A chained kernel may begin while those before it still run: what it does before
 // wait_for_previous() may touch only what no kernel of this step writes (weights, finished KV, the
 // step's tables). Every block of it waits, and a kernel ends after its last block, so that what
-// runs past the wait knows that all kernels before it are done, however many began early. It lets
-// its own follower begin at once: followers take what room the device has left, and fill it with
-// their first bytes. Needs sm_90; elsewhere the launches are plain ones in stream order.
+// runs past the wait knows that all kernels before it are done, however many began early. When it
+// lets its own follower begin is a matter of speed alone: followers take what room the device has
+// left, and fill it with their first bytes. Needs sm_90; elsewhere the launches are plain ones in
+// stream order.
 #pragma once
 
 #include <cuda_bf16.h>

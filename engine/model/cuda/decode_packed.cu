@@ -21,6 +21,7 @@ namespace {
 constexpr int kMostShared = 227 * 1024;  // of a multiprocessor
 constexpr int kGroup = 2;                // tiles between two barriers: 32 outputs, a warp's
 constexpr int kMostStages = 8;
+constexpr int kLongRow = 16;  // chunks
 constexpr unsigned kAll = 0xffffffffU;
 
 // Shared memory of a block: the ring, then x, then x's scales.
@@ -29,6 +30,7 @@ struct Plan {
   int segments;
   int stages;
   int ring_bytes;
+  bool lets_begin_early;  // not with small blocks, which would crowd on some multiprocessors
 };
 
 // A warp's ring of weights: what is filled runs ahead of what is multiplied.
@@ -191,8 +193,9 @@ __global__ void __launch_bounds__(32 * kWarps, kMostBlocks)
   std::uint8_t* x = shared + plan.ring_bytes;
   auto* x_scales = reinterpret_cast<float*>(x + plan.chunks * kPackedChunk * 2);
   WeightRing<kKind, kWarps> ring(p, plan, in_shared(shared));
-  let_next_begin();
+  if (plan.lets_begin_early) let_next_begin();
   wait_for_previous();
+  if (!plan.lets_begin_early) let_next_begin();
   fix_row<Format<kKind>::kShift, kWarps>(p, plan, x, x_scales);
   norm_scales<kWarps>(p, epilogue, norm_scale);
 
@@ -254,6 +257,7 @@ cudaError_t launch(const Product& p, const Epilogue& epilogue, cudaStream_t stre
   Plan plan{};
   plan.chunks = packed_chunks(p.inputs);
   plan.segments = (plan.chunks + kSegment - 1) / kSegment;
+  plan.lets_begin_early = plan.chunks >= kLongRow;
   const int x_bytes = plan.chunks * (kPackedChunk * 2 + kChunkScales * 4);
   plan.stages = std::clamp((kMostShared / wanted - kElse - x_bytes) / kStage, 2, kMostStages);
   plan.ring_bytes = plan.stages * kStage;
