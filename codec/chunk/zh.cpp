@@ -60,16 +60,12 @@ std::optional<Bytes> zh_encode(const ShapeClass& shape, ByteSpan bytes) {
   return out;
 }
 
-Status zh_decode(const ShapeClass& shape, ByteSpan encoded, MutableByteSpan out) {
+Result<ZhParts> zh_parts(const ShapeClass& shape, ByteSpan encoded) {
   const std::size_t count = element_count(shape);
-  const std::size_t element = size_of(shape.dtype);
   if (rest_bytes(shape.dtype) == 0) {
     return corrupt("elements of " + std::string(name_of(shape.dtype)) + " are never coded so");
   }
-  if (count == 0 || out.size() / element != count || out.size() % element != 0) {
-    return corrupt("its shape has " + std::to_string(count) + " elements, the room is " +
-                   std::to_string(out.size()) + " bytes");
-  }
+  if (count > encoded.size()) return corrupt("shorter than its planes");
   ByteReader reader(encoded);
   const auto version = reader.number<std::uint8_t>();
   const auto flags = reader.number<std::uint8_t>();
@@ -80,22 +76,33 @@ Status zh_decode(const ShapeClass& shape, ByteSpan encoded, MutableByteSpan out)
     return corrupt("layout version " + std::to_string(version) + ", flags " +
                    std::to_string(flags) + " are unknown");
   }
-  const std::size_t channels = std::size_t{shape.heads} * shape.width;
-  const Bytes no_centres(flags == 0 ? channels : 0);
-  const ByteSpan centres = flags == 0 ? ByteSpan(no_centres) : reader.raw(channels);
-  const ByteSpan rest =
-      reader.raw(count * rest_bytes(shape.dtype));  // count * 4 == out.size() at most
-  const ByteSpan frame = reader.raw(frame_size);
+  ZhParts parts;
+  if (flags != 0) parts.centres = reader.raw(std::size_t{shape.heads} * shape.width);
+  parts.rest = reader.raw(count * rest_bytes(shape.dtype));
+  parts.frame = reader.raw(frame_size);
   if (!reader.ok() || !reader.at_end()) {
     return corrupt(std::to_string(encoded.size()) + " bytes do not match its lengths");
   }
+  return parts;
+}
+
+Status zh_decode(const ShapeClass& shape, ByteSpan encoded, MutableByteSpan out) {
+  const std::size_t count = element_count(shape);
+  const std::size_t element = size_of(shape.dtype);
+  if (count == 0 || out.size() / element != count || out.size() % element != 0) {
+    return corrupt("its shape has " + std::to_string(count) + " elements, the room is " +
+                   std::to_string(out.size()) + " bytes");
+  }
+  KVFS_ASSIGN(const ZhParts parts, zh_parts(shape, encoded));
+  const Bytes no_centres(parts.centres.empty() ? std::size_t{shape.heads} * shape.width : 0);
   const auto scratch = std::make_unique_for_overwrite<std::uint8_t[]>(count);
   const MutableByteSpan symbols(scratch.get(), count);
-  if (const Status status = order0_decode(frame, symbols); !status) {
+  if (const Status status = order0_decode(parts.frame, symbols); !status) {
     if (status.error().code != ErrorCode::kCorrupt) return status;
     return corrupt(status.error().message());
   }
-  join_planes(shape, symbols, rest, centres, out);
+  join_planes(shape, symbols, parts.rest,
+              parts.centres.empty() ? ByteSpan(no_centres) : parts.centres, out);
   return {};
 }
 

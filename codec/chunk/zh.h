@@ -39,4 +39,12 @@ std::optional<Bytes> zh_encode(const ShapeClass& shape, ByteSpan bytes);
 // kCorrupt unless every length is right. out.size() == shape.byte_size().
 Status zh_decode(const ShapeClass& shape, ByteSpan encoded, MutableByteSpan out);
 
+// Where the planes of such a chunk lie; kCorrupt as zh_decode, but that the frame is not opened.
+struct ZhParts {
+  ByteSpan centres;  // empty: all are 0
+  ByteSpan rest;
+  ByteSpan frame;
+};
+Result<ZhParts> zh_parts(const ShapeClass& shape, ByteSpan encoded);
+
 }  // namespace kvfs::chunk

@@ -23,6 +23,7 @@
 #include "codec/base/ids.h"
 #include "codec/base/kv.h"
 #include "codec/base/result.h"
+#include "codec/chunk/stored_piece.h"
 #include "engine/model/sampling.h"
 #include "engine/prune/observation.h"
 #include "engine/prune/plan.h"
@@ -208,6 +209,14 @@ class Model {
   virtual Result<bool> kv_room(Sequence& sequence, Position end, bool gaps = false) {
     (void)sequence, (void)end, (void)gaps;
     return false;
+  }
+
+  // kv_in for chunks as the store keeps them, which the device decodes: where takes_stored() and
+  // kv_room said true. What only the device finds wrong with them set_next_pos says: kCorrupt.
+  virtual bool takes_stored() const { return false; }
+  virtual Status stored_in(Sequence& sequence, const chunk::StoredPiece& piece) {
+    (void)sequence, (void)piece;
+    return fail(ErrorCode::kUnsupported, "put KV in", "this device takes decoded pieces only");
   }
 
   // Bytes of KV pages in use on the device and the budget they must stay within.

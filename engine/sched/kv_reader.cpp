@@ -6,8 +6,8 @@
 namespace kvfs::sched {
 namespace {
 
-constexpr std::size_t kReaders = 2;      // the engine thread puts in what they read
-constexpr std::size_t kMostPutters = 8;  // beyond that, memory is what they wait for
+constexpr std::size_t kReaders = 2;       // the engine thread puts in what they read
+constexpr std::size_t kMostPutters = 12;  // beyond that, memory is what they wait for
 constexpr std::size_t kAhead = 16;  // pieces in memory: 3 MB for SmolLM2-135M, within the caches
 
 }  // namespace
@@ -89,18 +89,31 @@ void KvReader::read_ahead() {
 }
 
 void KvReader::read_and_put() {
-  KvPiece piece;
+  if (put_.stored) {
+    read_and_put(put_.stored, [this](const store::Segment& segment, chunk::StoredPiece used) {
+      return store_.read_stored_segment(segment, std::move(used));
+    });
+  } else {
+    read_and_put(put_.decoded, [this](const store::Segment& segment, KvPiece used) {
+      return store_.read_segment(segment, std::move(used));
+    });
+  }
+}
+
+template <class Piece, class Read>
+void KvReader::read_and_put(const std::function<Status(const Piece&)>& put, const Read& read_one) {
+  Piece piece;
   std::unique_lock lock(mutex_);
   while (!stop_ && !failure_ && next_read_ < order_.size()) {
     const std::size_t mine = next_read_++;
     lock.unlock();
-    auto read = store_.read_segment(order_[mine], std::move(piece));
+    auto read = read_one(order_[mine], std::move(piece));
     Status done;
     if (!read) {
       done = fail(read.error());
     } else {
       piece = *std::move(read);
-      done = put_(piece);
+      done = put(piece);
     }
     lock.lock();
     ++out_;

@@ -19,9 +19,14 @@ namespace kvfs::sched {
 
 class KvReader {
  public:
-  using Put = std::function<Status(const KvPiece&)>;
+  // One of them, where the reading threads put pieces in, several at once: as they are kept, or
+  // decoded. Neither: pieces come by poll().
+  struct Put {
+    std::function<Status(const chunk::StoredPiece&)> stored;
+    std::function<Status(const KvPiece&)> decoded;
+    explicit operator bool() const { return stored || decoded; }
+  };
 
-  // put: called by the reading threads, several at once; none: pieces come by poll().
   KvReader(store::Store& store, const std::vector<store::BlockRecord>& blocks,
            std::function<void()> wake, Put put = {});
   ~KvReader();
@@ -34,6 +39,8 @@ class KvReader {
 
  private:
   void read_ahead();
+  template <class Piece, class Read>
+  void read_and_put(const std::function<Status(const Piece&)>& put, const Read& read);
   void read_and_put();
 
   store::Store& store_;

@@ -131,8 +131,10 @@ Status Residency::restore_rest(Restore& restore) {
   KVFS_ASSIGN(restore.goes_alone,
               with_room([&] { return model_.kv_room(sequence, version.next_pos, gaps); }));
   KvReader::Put put;
-  if (restore.goes_alone) {
-    put = [this, &sequence](const KvPiece& piece) { return model_.kv_in(sequence, piece); };
+  if (restore.goes_alone && model_.takes_stored()) {
+    put.stored = [this, &sequence](const auto& piece) { return model_.stored_in(sequence, piece); };
+  } else if (restore.goes_alone) {
+    put.decoded = [this, &sequence](const auto& piece) { return model_.kv_in(sequence, piece); };
   }
   charge_time();
   restore.reader = std::make_unique<KvReader>(store_, restore.blocks, wake_, std::move(put));

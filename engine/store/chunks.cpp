@@ -138,18 +138,36 @@ Result<std::uint64_t> ChunkTable::erase(Txn& txn, Counters& counters, const Chun
   return header.encoded_size;
 }
 
-Status ChunkTable::read(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape,
-                        MutableByteSpan out) const {
+Result<ChunkTable::StoredBytes> ChunkTable::find(const Txn& txn, const ChunkId& id,
+                                                 const chunk::ShapeClass& shape) const {
   KVFS_ASSIGN(const auto value, txn.get(Table::kChunks, id.bytes));
   if (!value) return corrupt(id, "the store does not hold it");
   KVFS_ASSIGN(const StoredChunk stored, open_chunk(id, *value));
-  if (stored.header.shape != shape || out.size() != shape.byte_size()) {
+  if (stored.header.shape != shape) {
     return corrupt(id, "its shape is not the one that its block names");
   }
-  if (auto decoded = chunk::decode(stored.header.codec, shape, stored.payload, out); !decoded) {
+  return StoredBytes{stored.header.codec, stored.payload};
+}
+
+Status ChunkTable::read(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape,
+                        MutableByteSpan out) const {
+  KVFS_ASSIGN(const StoredBytes stored, find(txn, id, shape));
+  if (out.size() != shape.byte_size()) {
+    return corrupt(id, "its shape is not the one that its block names");
+  }
+  if (auto decoded = chunk::decode(stored.codec, shape, stored.payload, out); !decoded) {
     return corrupt(id, decoded.error().message());
   }
   return {};
+}
+
+Result<chunk::StoredChunk> ChunkTable::append_stored(const Txn& txn, const ChunkId& id,
+                                                     const chunk::ShapeClass& shape,
+                                                     Bytes& out) const {
+  KVFS_ASSIGN(const StoredBytes stored, find(txn, id, shape));
+  const std::size_t begin = out.size();
+  out.insert(out.end(), stored.payload.begin(), stored.payload.end());
+  return chunk::StoredChunk{stored.codec, shape, begin, stored.payload.size()};
 }
 
 Result<Bytes> ChunkTable::stored(const Txn& txn, const ChunkId& id) const {

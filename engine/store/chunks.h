@@ -11,6 +11,7 @@
 #include <span>
 #include <unordered_set>
 
+#include "codec/chunk/stored_piece.h"
 #include "engine/store/counters.h"
 #include "engine/store/environment.h"
 
@@ -47,6 +48,9 @@ class ChunkTable {
   Status read(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape,
               MutableByteSpan out) const;
   Result<Bytes> stored(const Txn& txn, const ChunkId& id) const;
+  // Its encoded bytes, their checksum checked, to the end of `out`.
+  Result<chunk::StoredChunk> append_stored(const Txn& txn, const ChunkId& id,
+                                           const chunk::ShapeClass& shape, Bytes& out) const;
   // Decodes the value and checks that its id is one that its content gives.
   Status check(const ChunkId& id, ByteSpan value) const;
 
@@ -60,6 +64,12 @@ class ChunkTable {
   void swept() { ++erasures_; }
 
  private:
+  struct StoredBytes {
+    chunk::CodecId codec;
+    ByteSpan payload;
+  };
+  // Its payload, of which shape and checksum are right.
+  Result<StoredBytes> find(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape) const;
   enum class Match { kAbsent, kEqual, kOther, kDamaged };
   Result<Match> match(const Txn& txn, const ChunkId& id, const PreparedChunk& chunk) const;
   ChunkId id_under(const PreparedChunk& chunk, std::uint64_t seed) const {

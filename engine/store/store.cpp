@@ -176,6 +176,30 @@ Result<KvPiece> Store::read_segment(const Segment& segment, KvPiece used) {
   });
 }
 
+Result<chunk::StoredPiece> Store::read_stored_segment(const Segment& segment,
+                                                      chunk::StoredPiece used) {
+  chunk::StoredPiece piece = std::move(used);
+  piece.layer = segment.layer;
+  piece.head_begin = segment.head_begin;
+  piece.head_count = segment.head_count;
+  piece.positions = segment.positions;
+  piece.bytes.clear();
+  return impl_->reading([&](const Txn& txn) -> Result<chunk::StoredPiece> {
+    const auto fill = [&](const std::vector<ChunkId>& ids, const chunk::ShapeClass& shape,
+                          std::vector<chunk::StoredChunk>& chunks) -> Status {
+      chunks.clear();
+      for (const ChunkId& id : ids) {
+        KVFS_ASSIGN(chunks.emplace_back(),
+                    impl_->chunks.append_stored(txn, id, shape, piece.bytes));
+      }
+      return {};
+    };
+    KVFS_TRY(fill(segment.key_chunks, segment.key_shape, piece.keys));
+    KVFS_TRY(fill(segment.value_chunks, segment.value_shape, piece.values));
+    return std::move(piece);
+  });
+}
+
 std::optional<BlockId> Store::find_prefix(const BlockKey& previous_key, const BlockKey& key,
                                           const std::vector<BlockToken>& tokens) {
   const auto found = impl_->reading(

@@ -21,6 +21,7 @@
 #include <string_view>
 #include <vector>
 
+#include "codec/chunk/stored_piece.h"
 #include "engine/store/block_pin.h"
 #include "engine/store/changes.h"
 #include "engine/store/records.h"
@@ -97,6 +98,9 @@ class Store {
   Result<Bytes> stored_chunk(const ChunkId& id);
   // A segment's KV as one piece, in the memory of used, a piece that nobody needs any more.
   Result<KvPiece> read_segment(const Segment& segment, KvPiece used = {});
+  // The same, as it is kept, for who decodes it: its checksums are checked.
+  Result<chunk::StoredPiece> read_stored_segment(const Segment& segment,
+                                                 chunk::StoredPiece used = {});
   // The block under key, when its tokens (ids and positions) and the key before it really are
   // these.
   std::optional<BlockId> find_prefix(const BlockKey& previous_key, const BlockKey& key,

@@ -22,7 +22,10 @@ class CudaModel final : public Model {
         stream_(stream),
         pool_(pages, device, budget),
         pages_out_(pages, device.index()),
-        forward_(std::move(forward)) {}
+        forward_(std::move(forward)) {
+    // Pins its memory now rather than in the first restore, which tries again if there is none.
+    (void)pool_.transfers().open(stream_);
+  }
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<Sequence> new_sequence() override {
@@ -144,6 +147,10 @@ class CudaModel final : public Model {
       const c10::cuda::CUDAStreamGuard guard(stream_);
       return of(sequence).write(piece);
     });
+  }
+  bool takes_stored() const override { return true; }
+  Status stored_in(Sequence& sequence, const chunk::StoredPiece& piece) override {
+    return guarded("put KV on the device", [&] { return of(sequence).write(piece); });
   }
   Result<bool> kv_room(Sequence& sequence, Position end, bool gaps) override {
     const std::string what = "make room for KV up to " + std::to_string(end);

@@ -16,6 +16,27 @@ namespace {
 
 int pages_for(Position positions) { return (positions + kBlockTokens - 1) / kBlockTokens; }
 
+tl::unexpected<Error> not_the_models(int layer) {
+  return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(layer),
+              "the bytes are not heads × positions × width of the model's KV type");
+}
+
+// That of a piece as the store keeps it; its chunks are looked at one by one.
+Status check_place(const chunk::StoredPiece& piece, const PageShape& shape) {
+  const std::string what = "KV of layer " + std::to_string(piece.layer);
+  const auto& positions = piece.positions;
+  if (piece.layer >= shape.layers || piece.head_count == 0 ||
+      piece.head_begin + piece.head_count > shape.kind(piece.layer).kv_heads || positions.empty() ||
+      positions.size() > static_cast<std::size_t>(kBlockTokens) || positions[0] < 0) {
+    return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
+  }
+  const auto not_rising = [](Position one, Position next) { return next <= one; };
+  if (std::ranges::adjacent_find(positions, not_rising) != positions.end() ||
+      positions.front() / kBlockTokens != positions.back() / kBlockTokens) {
+    return fail(ErrorCode::kInvalid, what, "its positions do not rise inside one block");
+  }
+  return {};
+}
 }  // namespace
 
 PagePool::Page::Page(PagePool& pool_in, at::Tensor data_in, std::optional<SparseEntries> sparse_in)
@@ -204,20 +225,9 @@ Runs DeviceSequence::runs(int layer, int side, int page, int head, int heads,
   return {at, pitch, positions * row, static_cast<std::size_t>(heads)};
 }
 
-Status DeviceSequence::open_transfers() {
-  coming_ = true;
-  const PageShape& shape = pool_->shape();
-  std::size_t slot = 2 * static_cast<std::size_t>(shape.side_elements()) * size_of(shape.dtype);
-  for (int layer = 0; layer < shape.layers; ++layer) {
-    if (shape.convolves(layer))
-      slot = std::max(slot, shape.input_bytes(layer, shape.kind(layer).kept));
-  }
-  return pool_->transfers().open(slot, c10::cuda::getCurrentCUDAStream());
-}
-
 void DeviceSequence::settle() {
   // An error shows again when the device is used next.
-  if (std::exchange(coming_, false)) (void)pool_->transfers().wait();
+  if (std::exchange(coming_, false)) (void)pool_->transfers().wait(ticket_);
   open_ = false;
 }
 
@@ -246,7 +256,9 @@ Status DeviceSequence::make_room(Position end) {
     int& reached = pages_[index]->reached;
     reached = std::max(reached, std::min(count, kBlockTokens));
   }
-  return open_transfers();
+  coming_ = true;
+  KVFS_ASSIGN(ticket_, pool_->transfers().open(c10::cuda::getCurrentCUDAStream()));
+  return {};
 }
 
 Status DeviceSequence::write(const KvPiece& piece) {
@@ -255,33 +267,102 @@ Status DeviceSequence::write(const KvPiece& piece) {
   const auto index = static_cast<std::size_t>(piece.positions[0] / kBlockTokens);
   if (!open_ && !shape.convolves()) return let_wait(index, piece);
   if (!open_) KVFS_TRY(make_room(piece.positions.back() + 1));  // such a model has no gaps
-  if (index >= filled_.size()) {
-    return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
-                "it lies outside of the room that was made");
-  }
-  const auto end = static_cast<std::size_t>(piece.positions.back() % kBlockTokens) + 1;
-  if (std::min<std::size_t>(end, shape.kind(piece.layer).kept) != piece.positions.size()) {
-    return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
-                "positions are missing inside the block", "make room for pieces with gaps");
-  }
-  const int page = static_cast<int>(index);
-  const std::size_t positions = piece.positions.size();
-  const auto of_layer = filled_[index].begin() + piece.layer * shape.kv_heads;
+  KVFS_TRY(check_room(piece.layer, piece.positions));
+  const auto positions = static_cast<std::uint32_t>(piece.positions.size());
   if (shape.convolves(piece.layer)) {
+    const chunk::ShapeClass inputs{shape.dtype, 1, positions, shape.kind(piece.layer).key_width};
     const Bytes rows = shape.rows_of(piece);
-    const Runs keys = input_run(piece.layer, page, positions);
-    const auto* from = reinterpret_cast<const std::byte*>(rows.data());
-    KVFS_TRY(pool_->transfers().in(keys, from, keys.nothing(), from));
-    std::fill_n(of_layer, shape.kv_heads, static_cast<std::int16_t>(end));
+    const Runs place = input_run(piece.layer, static_cast<int>(index), positions);
+    KVFS_TRY(
+        pool_->transfers().in({chunk::CodecId::kRaw, inputs, rows, place.device, place.bytes()}));
+    const int end = piece.positions.back() % kBlockTokens + 1;
+    filled(index, piece.layer, 0, shape.kv_heads, static_cast<std::size_t>(end));
     return {};
   }
-  const auto place = [&](int side) {
-    return runs(piece.layer, side, page, piece.head_begin, piece.head_count, positions);
-  };
-  KVFS_TRY(pool_->transfers().in(place(0), reinterpret_cast<const std::byte*>(piece.key.data()),
-                                 place(1), reinterpret_cast<const std::byte*>(piece.value.data())));
-  std::fill_n(of_layer + piece.head_begin, piece.head_count, static_cast<std::int16_t>(positions));
+  const chunk::ShapeClass side{shape.dtype, piece.head_count, positions,
+                               static_cast<std::uint16_t>(shape.width)};
+  KVFS_TRY(pool_->transfers().in(
+      incoming({chunk::CodecId::kRaw, side}, piece.key, piece.layer, 0, index, piece.head_begin)));
+  KVFS_TRY(pool_->transfers().in(incoming({chunk::CodecId::kRaw, side}, piece.value, piece.layer, 1,
+                                          index, piece.head_begin)));
+  filled(index, piece.layer, piece.head_begin, piece.head_count, positions);
   return {};
+}
+
+// Of few bytes, and in another order than they lie in a page.
+Status DeviceSequence::write_inputs(const chunk::StoredPiece& stored) {
+  KvPiece piece{.layer = stored.layer,
+                .head_begin = stored.head_begin,
+                .head_count = stored.head_count,
+                .positions = stored.positions,
+                .key = {},
+                .value = {},
+                .kind = LayerKind::kConvolution};
+  if (stored.keys.size() != 1 || !stored.values.empty() ||
+      stored.keys[0].shape.byte_size() !=
+          pool_->shape().input_bytes(stored.layer, stored.positions.size())) {
+    return not_the_models(stored.layer);
+  }
+  piece.key.resize(stored.keys[0].shape.byte_size());
+  KVFS_TRY(chunk::decode(stored.keys[0].codec, stored.keys[0].shape, stored.encoded(stored.keys[0]),
+                         piece.key));
+  return write(piece);
+}
+
+Status DeviceSequence::write(const chunk::StoredPiece& piece) {
+  const PageShape& shape = pool_->shape();
+  KVFS_TRY(check_place(piece, shape));
+  if (!open_) {
+    return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
+                "no room was made for it as it is stored");
+  }
+  if (shape.convolves(piece.layer)) return write_inputs(piece);
+  KVFS_TRY(check_room(piece.layer, piece.positions));
+  const auto index = static_cast<std::size_t>(piece.positions[0] / kBlockTokens);
+  const int end = piece.head_begin + piece.head_count;
+  const auto bring = [&](const std::vector<chunk::StoredChunk>& chunks, int side) -> Status {
+    int head = piece.head_begin;
+    for (const chunk::StoredChunk& chunk : chunks) {
+      if (chunk.shape.dtype != shape.dtype || chunk.shape.width != shape.width ||
+          chunk.shape.positions != piece.positions.size() || chunk.shape.heads == 0 ||
+          head + chunk.shape.heads > end) {
+        return not_the_models(piece.layer);
+      }
+      KVFS_TRY(pool_->transfers().in(
+          incoming(chunk, piece.encoded(chunk), piece.layer, side, index, head)));
+      head += chunk.shape.heads;
+    }
+    return head == end ? Status{} : not_the_models(piece.layer);
+  };
+  KVFS_TRY(bring(piece.keys, 0));
+  KVFS_TRY(bring(piece.values, 1));
+  filled(index, piece.layer, piece.head_begin, piece.head_count, piece.positions.size());
+  return {};
+}
+
+Status DeviceSequence::check_room(int layer, std::span<const Position> positions) const {
+  if (static_cast<std::size_t>(positions[0] / kBlockTokens) >= filled_.size()) {
+    return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(layer),
+                "it lies outside of the room that was made");
+  }
+  const auto end = static_cast<std::size_t>(positions.back() % kBlockTokens) + 1;
+  if (std::min<std::size_t>(end, pool_->shape().kind(layer).kept) != positions.size()) {
+    return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(layer),
+                "positions are missing inside the block", "make room for pieces with gaps");
+  }
+  return {};
+}
+
+Incoming DeviceSequence::incoming(const chunk::StoredChunk& chunk, ByteSpan encoded, int layer,
+                                  int side, std::size_t page, int head) const {
+  const Runs place = runs(layer, side, static_cast<int>(page), head, 1, 1);
+  return {chunk.codec, chunk.shape, encoded, place.device, place.pitch};
+}
+
+void DeviceSequence::filled(std::size_t page, int layer, int head, int heads,
+                            std::size_t positions) {
+  std::fill_n(filled_[page].begin() + layer * pool_->shape().kv_heads + head, heads,
+              static_cast<std::int16_t>(positions));
 }
 
 // One that comes again takes the place of the one before.
@@ -352,7 +433,7 @@ Status DeviceSequence::set_next_pos(Position next_pos) {
   if (!can_go_back(next_pos))
     return fail(ErrorCode::kInvalid, what, "the convolutions' inputs before it are not there");
   coming_ = open_ = false;
-  KVFS_TRY(pool_->transfers().wait());
+  KVFS_TRY(pool_->transfers().wait(ticket_));
   truncate(next_pos);
   return {};
 }

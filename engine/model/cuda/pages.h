@@ -14,8 +14,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "codec/chunk/stored_piece.h"
 #include "engine/model/cuda/draw.h"
 #include "engine/model/cuda/kernels.h"
 #include "engine/model/cuda/page_shape.h"
@@ -117,6 +119,7 @@ class DeviceSequence final : public Sequence {
   Status open_room(Position end);
   // Without it, or of pruned KV, pieces wait in memory until set_next_pos knows what there is.
   Status write(const KvPiece& piece);
+  Status write(const chunk::StoredPiece& piece);  // after open_room alone
   Status set_next_pos(Position next_pos);
 
   // A layer's entries, by KV head.
@@ -132,11 +135,15 @@ class DeviceSequence final : public Sequence {
   Status put_waiting(Position next_pos);
   Status make_own(std::size_t index);  // a page nobody else sees
   Status make_room(Position end);
-  Status open_transfers();
   void settle();  // nothing is on its way to its pages any more
   Result<std::vector<KvPiece>> read_inputs(std::uint16_t layer, std::int32_t block,
                                            int count) const;
   Runs input_run(int layer, int page, std::size_t positions) const;  // from a convolution's row 0
+  Status write_inputs(const chunk::StoredPiece& stored);
+  Status check_room(int layer, std::span<const Position> positions) const;
+  Incoming incoming(const chunk::StoredChunk& chunk, ByteSpan encoded, int layer, int side,
+                    std::size_t page, int head) const;
+  void filled(std::size_t page, int layer, int head, int heads, std::size_t positions);
   Runs runs(int layer, int side, int page, int head, int heads, std::size_t positions) const;
 
   PagePool* pool_;
@@ -150,6 +157,7 @@ class DeviceSequence final : public Sequence {
   std::map<std::size_t, std::vector<KvPiece>> waiting_;  // by block
   bool open_ = false;                                    // open_room was called since
   bool coming_ = false;                                  // write() was, or may be
+  Transfers::Ticket ticket_ = 0;                         // since then
 };
 
 }  // namespace kvfs::model::cuda

@@ -214,7 +214,28 @@ class FakeModel : public model::Model {
     }
     return {};
   }
+  Result<bool> kv_room(model::Sequence& sequence, Position end, bool gaps) override {
+    if (!controls_.takes_stored || gaps) return false;
+    dynamic_cast<FakeSequence&>(sequence).resize(static_cast<std::size_t>(end));
+    return true;
+  }
+  bool takes_stored() const override { return controls_.takes_stored; }
+  Status stored_in(model::Sequence& sequence, const chunk::StoredPiece& stored) override {
+    KvPiece piece{.layer = stored.layer,
+                  .head_begin = stored.head_begin,
+                  .head_count = stored.head_count,
+                  .positions = stored.positions};
+    const auto decode = [&](const chunk::StoredChunk& chunk, Bytes& out) {
+      out.resize(chunk.shape.byte_size());
+      return chunk::decode(chunk.codec, chunk.shape, stored.encoded(chunk), out);
+    };
+    KVFS_TRY(decode(stored.keys.at(0), piece.key));  // a row is far from filling a chunk
+    KVFS_TRY(decode(stored.values.at(0), piece.value));
+    ++controls_.stored_pieces;
+    return kv_in(sequence, piece);
+  }
   Status set_next_pos(model::Sequence& sequence, Position next_pos) override {
+    if (controls_.finds_damage) return fail(ErrorCode::kCorrupt, "fake device", "no such code");
     auto& to = dynamic_cast<FakeSequence&>(sequence);
     to.resize(static_cast<std::size_t>(next_pos));
     to.set_next_pos(next_pos);

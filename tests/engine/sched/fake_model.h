@@ -27,6 +27,9 @@ struct FakeControls {
   std::atomic<int> most_ahead{3};  // steps; 0: it only decodes
   std::atomic<int> steps_launched{0}, steps_decoded{0};
   std::atomic<Position> hear_fails_after{-1};
+  std::atomic<bool> takes_stored{false};  // from any thread; as they are kept
+  std::atomic<int> stored_pieces{0};
+  std::atomic<bool> finds_damage{false};  // in what it took so
   std::atomic<int> largest_batch{0};
   std::atomic<std::uint64_t> positions_used{0};
   std::atomic<std::uint64_t> budget_positions{1 << 20};

@@ -72,6 +72,27 @@ TEST_F(Resume, WhereTheStoreIsSlowTheTokensAreReadAgainToTheSameBits) {
   EXPECT_EQ(house_.ask(recomputed, "and?").record.recomputed_tokens, 0U);  // it is resident now
 }
 
+TEST_F(Resume, ADeviceThatDecodesGetsChunksAsTheyAreKept) {
+  const StateId state = stranger("decoded");
+  const StateId twin = stranger("stored");
+  for (const StateId each : {state, twin}) house_.feed(each, long_text(700));
+  reopen({});
+  const auto decoded = house_.go_on(state, "why?");
+  EXPECT_EQ(controls_.stored_pieces, 0);
+  controls_.takes_stored = true;
+  controls_.finds_damage = true;
+  const auto damaged = house_.go_on(twin, "why?");
+  EXPECT_EQ(damaged.record.status, store::JobStatus::kFailed);
+  EXPECT_THAT(damaged.record.error, HasSubstr("no such code"));
+  controls_.finds_damage = false;
+  controls_.stored_pieces = 0;
+  const auto stored = house_.go_on(twin, "why?");
+  EXPECT_EQ(controls_.stored_pieces, 2 * 3);  // layers, blocks
+  EXPECT_EQ(stored.record.restored_tokens, 700U);
+  EXPECT_EQ(stored.text, decoded.text);
+  EXPECT_EQ(house_.files(state), house_.files(twin));
+}
+
 TEST_F(Resume, TheHeadIsReadAndTheTailRestoredWhereThatIsSoonest) {
   const StateId state = stranger("s");
   const StateId twin = stranger("twin");

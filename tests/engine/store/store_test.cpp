@@ -31,6 +31,32 @@ TEST_F(StoreTest, WhatWasAddedIsReadBackBitForBit) {
   }
 }
 
+TEST_F(StoreTest, ASegmentAsItIsKeptDecodesToWhatWasAdded) {
+  model.layers = {{8, 128, 64}};  // four chunks of keys, two of values
+  const NewBlock block = model.block(1, 0);
+  const Segment segment = store->block(add(block))->segments.front();
+  chunk::StoredPiece piece{.bytes = Bytes(100)};  // of use before
+  for (int i = 0; i < 2; ++i) {
+    auto read = store->read_stored_segment(segment, std::move(piece));
+    ASSERT_TRUE(read) << read.error().message();
+    piece = *std::move(read);
+  }
+  EXPECT_EQ(piece.positions, block.pieces[0].positions);
+  EXPECT_EQ(piece.head_count, 8);
+  const auto decoded = [&](const std::vector<chunk::StoredChunk>& chunks) {
+    Bytes out;
+    for (const chunk::StoredChunk& chunk : chunks) {
+      Bytes some(chunk.shape.byte_size());
+      EXPECT_TRUE(chunk::decode(chunk.codec, chunk.shape, piece.encoded(chunk), some));
+      out.insert(out.end(), some.begin(), some.end());
+    }
+    return out;
+  };
+  EXPECT_EQ(piece.keys.size(), 4U);
+  EXPECT_EQ(decoded(piece.keys), block.pieces[0].key);
+  EXPECT_EQ(decoded(piece.values), block.pieces[0].value);
+}
+
 TEST_F(StoreTest, TenStatesWithTheSameBlocksHoldTheirChunksOnce) {
   add_state("first", 1, 3);
   const StoreStatistics once = store->statistics();

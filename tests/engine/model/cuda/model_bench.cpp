@@ -1,7 +1,7 @@
 // Speed of a model on a GPU, beside what the memory allows: prefill of a context of 2,048 tokens;
 // decode at 0 and at its end, one sequence and sixteen forks; one that draws for itself, with the
 // longest that its reader waited for a token, also while the context's KV leaves; the context's KV
-// from memory of the host back to the device.
+// from memory of the host back to the device, as it is and as zh.
 //
 //   bench_cuda_model [MODEL.gguf | (135m | 1b | 8b)[-int4 | -int4min | -int8 | -fp16]]
 //   [fast|reference|both] [context]
@@ -24,6 +24,7 @@
 
 #include "engine/model/cuda/cuda_model.h"
 #include "engine/model/model.h"
+#include "tests/engine/model/cuda/stored.h"
 
 namespace {
 
@@ -235,24 +236,26 @@ kvfs::Result<double> pinned_rate() {
 }
 
 struct Restored {
-  double seconds = 0.0;   // until its KV is on the device
-  double question = 0.0;  // and then, until a question's first logits
-  double bytes = 0.0;
+  double seconds = 0.0;    // until its KV is on the device
+  double question = 0.0;   // and then, until a question's first logits
+  double bytes = 0.0;      // of KV
+  double from_host = 0.0;  // bytes that are in the host's memory
 };
 
-// A state's KV from memory of the host, put in by eight threads as the scheduler does, and a
-// question of 20 tokens to it.
-kvfs::Result<Restored> restore(Model& model, const Sequence& state) {
-  std::vector<kvfs::KvPiece> pieces;
+// A state's KV from memory of the host, put in by twelve threads as the scheduler does, encoded as
+// the store keeps it, and a question of 20 tokens to it.
+kvfs::Result<Restored> restore(Model& model, const Sequence& state, kvfs::chunk::CodecId codec) {
+  std::vector<kvfs::chunk::StoredPiece> pieces;
+  Restored out;
   for (std::uint16_t layer = 0; layer < model.info().layers.size(); ++layer) {
     for (int block = 0; block * kvfs::kBlockTokens < state.next_pos(); ++block) {
       KVFS_ASSIGN(auto some, model.kv_out(state, layer, block));
-      for (auto& piece : some) pieces.push_back(std::move(piece));
+      for (const auto& piece : some) {
+        pieces.push_back(kvfs::model::cuda::stored(piece, model.info().kv_dtype, codec));
+        out.bytes += static_cast<double>(piece.key.size() + piece.value.size());
+        out.from_host += static_cast<double>(pieces.back().bytes.size());
+      }
     }
-  }
-  Restored out;
-  for (const auto& piece : pieces) {
-    out.bytes += static_cast<double>(piece.key.size() + piece.value.size());
   }
   const auto question = some_tokens(20, model.info().vocab_size);
   std::vector<float> logits(static_cast<std::size_t>(model.info().vocab_size));
@@ -266,10 +269,10 @@ kvfs::Result<Restored> restore(Model& model, const Sequence& state) {
     std::atomic<bool> failed = false;
     {
       std::vector<std::jthread> threads;
-      for (int t = 0; t < 8; ++t) {
+      for (int t = 0; t < 12; ++t) {
         threads.emplace_back([&] {
           for (std::size_t mine = next++; mine < pieces.size(); mine = next++) {
-            if (!model.kv_in(*sequence, pieces[mine])) failed = true;
+            if (!model.stored_in(*sequence, pieces[mine])) failed = true;
           }
         });
       }
@@ -307,7 +310,9 @@ kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context
   KVFS_ASSIGN(const double at_0, decode_rate(*model, *empty, 1, 128));
   KVFS_ASSIGN(const double at_end, decode_rate(*model, *context, 1, 128));
   KVFS_ASSIGN(const double pinned, pinned_rate());
-  KVFS_ASSIGN(const Restored restored, restore(*model, *context));
+  using kvfs::chunk::CodecId;
+  KVFS_ASSIGN(const Restored raw, restore(*model, *context, CodecId::kRaw));
+  KVFS_ASSIGN(const Restored zh, restore(*model, *context, CodecId::kZh));
   Ahead ahead;
   if (model->most_ahead() > 0) {
     KVFS_TRY(ahead_rate(*model, *context, 64));
@@ -322,12 +327,15 @@ kvfs::Status run(const std::string& path, Compute compute, int tokens_of_context
       "\"context\": %d, \"prefill_tok_s\": %.0f, \"decode_0_tok_s\": %.1f, "
       "\"decode_tok_s\": %.1f, \"ahead_tok_s\": %.1f, \"ahead_gap_ms\": %.2f, "
       "\"saving_gap_ms\": %.2f, \"decode_16_forks_tok_s\": %.1f, \"copy_gb_s\": %.0f, "
-      "\"bound_tok_s\": %.0f, \"share_of_bound\": %.4f, \"restore_gb_s\": %.1f, "
-      "\"pinned_gb_s\": %.1f, \"restore_ms\": %.1f, \"question_20_ms\": %.1f}\n",
+      "\"bound_tok_s\": %.0f, \"share_of_bound\": %.4f, \"pinned_gb_s\": %.1f, "
+      "\"restore_gb_s\": %.1f, \"restore_ms\": %.1f, \"question_20_ms\": %.1f, "
+      "\"zh_size\": %.3f, \"zh_restore_gb_s\": %.1f, \"zh_restore_ms\": %.1f, "
+      "\"zh_question_20_ms\": %.1f}\n",
       info.name.c_str(), info.kernel_class.c_str(), info.device.c_str(), load, tokens_of_context,
       median(prefills), at_0, at_end, ahead.rate, ahead.gap * 1e3, ahead.saving_gap * 1e3, sixteen,
-      copy / 1e9, copy / bytes, at_end / (copy / bytes), restored.bytes / restored.seconds / 1e9,
-      pinned / 1e9, restored.seconds * 1e3, restored.question * 1e3);
+      copy / 1e9, copy / bytes, at_end / (copy / bytes), pinned / 1e9,
+      raw.bytes / raw.seconds / 1e9, raw.seconds * 1e3, raw.question * 1e3, zh.from_host / zh.bytes,
+      zh.bytes / zh.seconds / 1e9, zh.seconds * 1e3, zh.question * 1e3);
   return {};
 }
 

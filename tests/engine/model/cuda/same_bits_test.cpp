@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "tests/engine/model/cuda/loaded_model.h"
+#include "tests/engine/model/cuda/stored.h"
 
 namespace kvfs::model::cuda {
 namespace {
@@ -189,6 +190,31 @@ TEST_P(CudaSameBits, PiecesComeFromManyThreadsInAnyOrderWhileOthersGenerate) {
 
   const auto dropped = model().new_sequence();  // while its KV is on the way
   must(value_of(model().kv_room(*dropped, 256)) ? model().kv_in(*dropped, pieces[0]) : Status{});
+}
+
+TEST_P(CudaSameBits, WhatTheStoreKeepsIsDecodedOnTheDevice) {
+  ASSERT_TRUE(model().takes_stored());
+  const auto original = model().new_sequence();
+  read(model(), *original, random_tokens(1000, 12));
+  const auto pieces = kv(*original);
+  for (const chunk::CodecId codec : {chunk::CodecId::kZh, chunk::CodecId::kRaw}) {
+    const auto restored = model().new_sequence();
+    auto piece = stored(pieces[0], model().info().kv_dtype, codec);
+    EXPECT_FALSE(model().stored_in(*restored, piece)) << "there is no room yet";
+    EXPECT_TRUE(value_of(model().kv_room(*restored, original->next_pos())));
+    ++piece.keys[0].shape.width;
+    EXPECT_FALSE(model().stored_in(*restored, piece)) << "of another width";
+    piece = stored(pieces[0], model().info().kv_dtype, codec);
+    piece.values.pop_back();
+    EXPECT_FALSE(model().stored_in(*restored, piece)) << "heads are missing";
+    for (const KvPiece& each : pieces) {
+      must(model().stored_in(*restored, stored(each, model().info().kv_dtype, codec)));
+    }
+    must(model().set_next_pos(*restored, original->next_pos()));
+    expect_same(kv(*restored), pieces);
+    const auto beside = model().fork(*original);
+    EXPECT_TRUE(same_bits(generate(model(), *restored, 900), generate(model(), *beside, 900)));
+  }
 }
 
 TEST_P(CudaSameBits, TheLastTokenComputedAgainGivesTheSame) {
