@@ -123,6 +123,8 @@ class Model {
   virtual Status prefill(Sequence& sequence, std::span<const TokenId> tokens,
                          std::span<float> logits) = 0;
   virtual std::int32_t prefill_slice() const = 0;
+  // At most that many gain from being read in one call, for who keeps nobody waiting.
+  virtual std::int32_t prefill_alone() const { return prefill_slice(); }
 
   // Appends one token to each of up to max_batch() distinct sequences (the generated path).
   virtual Status decode(std::span<DecodeItem> items) = 0;

@@ -11,6 +11,8 @@
 namespace kvfs::model::cuda {
 namespace {
 
+constexpr int kSliceGrids = 4;  // of 512 tokens: an 8B on an H200 reads them in 55 ms
+
 class CudaModel final : public Model {
  public:
   CudaModel(ModelInfo info, ObservedModel observed, std::unique_ptr<Forward> forward,
@@ -39,7 +41,10 @@ class CudaModel final : public Model {
     KVFS_TRY(check_step(what, sequence, tokens, logits));
     return read(what, of(sequence), tokens, logits, nullptr);
   }
-  std::int32_t prefill_slice() const override { return kGridRows * forward_->most_grids(); }
+  std::int32_t prefill_slice() const override {
+    return kGridRows * std::min(forward_->most_grids(), kSliceGrids);
+  }
+  std::int32_t prefill_alone() const override { return kGridRows * forward_->most_grids(); }
 
   Status decode(std::span<DecodeItem> items) override {
     const std::string what = "generate " + std::to_string(items.size()) + " tokens";

@@ -40,4 +40,6 @@ std::unique_ptr<Forward> make_fast_forward(const LlamaSizes& sizes, Weights weig
   return std::make_unique<FastForward>(sizes, std::move(weights), pages, device);
 }
 
+std::uint64_t fast_forward_memory(const LlamaSizes& sizes) { return Reader::memory(sizes); }
+
 }  // namespace kvfs::model::cuda

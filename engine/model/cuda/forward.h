@@ -56,5 +56,7 @@ class Forward {
 // A plain llama's, in bf16 or fp16.
 std::unique_ptr<Forward> make_fast_forward(const LlamaSizes& sizes, Weights weights,
                                            const PageShape& pages, at::Device device);
+// Bytes of device memory that it takes beside its weights, at most.
+std::uint64_t fast_forward_memory(const LlamaSizes& sizes);
 
 }  // namespace kvfs::model::cuda

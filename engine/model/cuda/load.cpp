@@ -118,7 +118,8 @@ Result<std::unique_ptr<Model>> make_random_cuda_model(const std::string& name,
     const bool fp16 = kind == WeightKind::kF16;
     const KernelClass kernels = kernel_class({.cuda = true, .index = index}, compute, fp16);
     const std::uint64_t bytes = weight_bytes(sizes, tied, 2);
-    KVFS_ASSIGN(const std::uint64_t room, room_for_kv(what, bytes));  // of bf16, the most it can be
+    KVFS_ASSIGN(const std::uint64_t room,  // of bf16, the most it can be
+                room_for_kv(what, bytes + fast_forward_memory(sizes)));
     ModelInfo info{.name = name,
                    .path = {},
                    .architecture = "llama",
@@ -173,7 +174,8 @@ Result<std::unique_ptr<Model>> load_cuda_model(const ModelCard& card, const Load
     const at::ScalarType type = reference ? at::kFloat : card.info.fp16 ? at::kHalf : at::kBFloat16;
     KVFS_ASSIGN(
         const std::uint64_t room,
-        room_for_kv(what, fast ? weights_size(model, type) : general_weights_size(model, type)));
+        room_for_kv(what, fast ? weights_size(model, type) + fast_forward_memory(sizes_of(model))
+                               : general_weights_size(model, type)));
     const PageShape pages(card.info.layers, model.kv_heads, model.head_width, card.info.kv_dtype);
     ObservedModel observed{.heads = {model.heads, model.kv_heads, model.head_width},
                            .dtype = pages.dtype,

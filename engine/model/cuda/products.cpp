@@ -4,6 +4,7 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <bit>
 #include <limits>
 #include <memory>
@@ -96,16 +97,17 @@ RowProduct::RowProduct(const at::Tensor& w, const at::Tensor& in, const at::Tens
   const auto of = [&](std::int64_t rows) {
     return candidates<Algorithm>(Described(outputs_, inputs_, rows, fp16_, fp32_));
   };
-  std::optional<at::Tensor> expected;
-  for (const auto& algorithm : of(grid)) {
-    if (!expected) expected = in_runs_of(grid, algorithm, w, x, out);
+  const std::vector<Algorithm> algorithms = of(grid);
+  const auto first = std::ranges::find_if(
+      algorithms, [&](const auto& each) { return in_runs_of(grid, each, w, x, out); });
+  if (first == algorithms.end()) {
+    throw std::runtime_error("cuBLAS has no product that needs no workspace");
   }
-  if (!expected) throw std::runtime_error("cuBLAS has no product that needs no workspace");
-  for (std::int64_t rows = kFewest; rows <= kMost; rows *= 2) {
+  const at::Tensor expected = out.clone();
+  for (std::int64_t rows = kFewest; rows <= in.size(0); rows *= 2) {
     float least = std::numeric_limits<float>::infinity();
     for (const auto& algorithm : of(rows)) {
-      const auto got = in_runs_of(rows, algorithm, w, x, out);
-      if (!got || !at::equal(*got, *expected)) continue;
+      if (!in_runs_of(rows, algorithm, w, x, out) || !at::equal(out, expected)) continue;
       const float time = rows < kTimedRows ? 0.0F : milliseconds(algorithm, w, x, rows, out);
       if (time < least) algorithms_[place(rows)] = algorithm;
       least = std::min(least, time);
@@ -126,15 +128,14 @@ bool RowProduct::launch(const Algorithm& algorithm, const void* w, const void* i
                         at::cuda::getCurrentCUDAStream()) == CUBLAS_STATUS_SUCCESS;
 }
 
-std::optional<at::Tensor> RowProduct::in_runs_of(std::int64_t rows, const Algorithm& algorithm,
-                                                 const at::Tensor& w, const at::Tensor& in,
-                                                 const at::Tensor& out) const {
+bool RowProduct::in_runs_of(std::int64_t rows, const Algorithm& algorithm, const at::Tensor& w,
+                            const at::Tensor& in, const at::Tensor& out) const {
   for (std::int64_t at = 0; at < in.size(0); at += rows) {
     const bool done = launch(algorithm, w.data_ptr(), in.narrow(0, at, rows).data_ptr(), rows,
                              out.narrow(0, at, rows).data_ptr(), false);
-    if (!done) return std::nullopt;
+    if (!done) return false;
   }
-  return out.clone();
+  return true;
 }
 
 float RowProduct::milliseconds(const Algorithm& algorithm, const at::Tensor& w,

@@ -16,11 +16,12 @@ namespace kvfs::model::cuda {
 class RowProduct {
  public:
   static constexpr int kFewest = 32;  // rows; fewer take no less time
-  static constexpr int kMost = 2048;
+  static constexpr int kMost = 8192;
 
-  // For weights like w [outputs, inputs] and rows like those of in [kMost, inputs], both bf16 or
-  // both fp16; out [kMost, outputs] is fp32 or as they are, and of other contents afterwards. adds:
-  // out += instead of =. grid: the rows that set the bits.
+  // For weights like w [outputs, inputs] and rows like those of in [rows, inputs], both bf16 or both
+  // fp16; out [rows, outputs] is fp32 or as they are, and of other contents afterwards; rows at a
+  // time, a power of two up to kMost, or fewer. adds: out += instead of =. grid: the rows that set
+  // the bits.
   RowProduct(const at::Tensor& w, const at::Tensor& in, const at::Tensor& out, bool adds, int grid);
 
   // Whether kFewest · 2ⁿ = rows have their algorithm; `grid` rows do.
@@ -39,10 +40,9 @@ class RowProduct {
   // False where the algorithm cannot.
   bool launch(const Algorithm& algorithm, const void* w, const void* in, std::int64_t rows,
               void* out, bool adds) const;
-  // All rows of `in`, `rows` at a time; none where the algorithm cannot.
-  std::optional<at::Tensor> in_runs_of(std::int64_t rows, const Algorithm& algorithm,
-                                       const at::Tensor& w, const at::Tensor& in,
-                                       const at::Tensor& out) const;
+  // out = all rows of `in`, `rows` at a time; false where the algorithm cannot.
+  bool in_runs_of(std::int64_t rows, const Algorithm& algorithm, const at::Tensor& w,
+                  const at::Tensor& in, const at::Tensor& out) const;
   float milliseconds(const Algorithm& algorithm, const at::Tensor& w, const at::Tensor& in,
                      std::int64_t rows, const at::Tensor& out) const;
 

@@ -1,5 +1,6 @@
 #include "engine/model/cuda/reader.h"
 
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
@@ -32,19 +33,22 @@ Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pag
   const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(device);
   const auto narrow = fp32.dtype(weights.embedding.scalar_type());  // of weights and activations
   const std::int64_t head_row = std::int64_t{s.heads} * s.head_width;
+  const std::int64_t qkv_row = head_row + 2 * std::int64_t{s.kv_heads} * s.head_width;
+  const LayerWeights& w = weights_.layers.front();
   constexpr std::int64_t kRows = kMostGrids * kGridRows;
+  static_assert(kRows == RowProduct::kMost);
   residual_ = at::zeros({kRows, s.width}, fp32);
   normed_ = at::zeros({kRows, s.width}, narrow);
-  qkv_ = at::zeros({kRows, head_row + 2 * std::int64_t{s.kv_heads} * s.head_width}, fp32);
-  attended_ = at::zeros({kRows, head_row}, narrow);
-  gate_up_ = at::zeros({kRows, 2 * std::int64_t{s.ffn_width}}, narrow);
-  gated_ = at::zeros({kRows, s.ffn_width}, narrow);
+  attended_ = head_row == s.width ? normed_ : at::zeros({kRows, head_row}, narrow);
+  const at::Tensor shared =
+      at::zeros({kRows * std::max<std::int64_t>(2 * qkv_row, s.ffn_width)}, narrow);
+  qkv_ = shared.narrow(0, 0, kRows * 2 * qkv_row).view(at::kFloat).view({kRows, qkv_row});
+  gated_ = shared.narrow(0, 0, kRows * s.ffn_width).view({kRows, s.ffn_width});
+  gate_up_ = at::zeros({kGateRows, 2 * std::int64_t{s.ffn_width}}, narrow);
   last_x_ = at::zeros({s.width}, narrow);
   last_squares_ = at::zeros({s.width / kTileOutputs}, fp32);
   logits_ = at::zeros({s.vocab}, fp32);
 
-  static_assert(kRows == RowProduct::kMost);
-  const LayerWeights& w = weights_.layers.front();
   const auto add = [&](const WeightMatrix& matrix, const at::Tensor& in, const at::Tensor& out,
                        bool adds) {
     products_.emplace_back(dense(matrix, products_.size()), in, out, adds, kGridRows);
@@ -52,9 +56,25 @@ Reader::Reader(const LlamaSizes& s, const Weights& weights, const PageShape& pag
   };
   add(w.qkv, normed_, qkv_, false);
   add(w.out, attended_, residual_, true);
-  add(w.gate_up, normed_, gate_up_, false);
+  add(w.gate_up, normed_.narrow(0, 0, kGateRows), gate_up_, false);
   add(w.down, gated_, residual_, true);
-  wide_ = std::ranges::all_of(products_, [](const RowProduct& p) { return p.has(kRows); });
+  c10::cuda::CUDACachingAllocator::emptyCache();  // of what the trials took
+}
+
+std::uint64_t Reader::memory(const LlamaSizes& s) {
+  const auto heads = static_cast<std::uint64_t>(s.heads);
+  const std::uint64_t qkv_row = (heads + 2 * static_cast<std::uint64_t>(s.kv_heads)) *
+                                static_cast<std::uint64_t>(s.head_width);
+  const auto width = static_cast<std::uint64_t>(s.width);
+  const auto ffn = static_cast<std::uint64_t>(s.ffn_width);
+  const std::uint64_t of_row = 4 * width + 2 * width +
+                               2 * heads * static_cast<std::uint64_t>(s.head_width) +
+                               std::max(4 * qkv_row, 2 * ffn);
+  return std::uint64_t{kMostGrids} * kGridRows * of_row + std::uint64_t{kGateRows} * 4 * ffn;
+}
+
+bool Reader::all_take(std::int64_t rows) const {
+  return products_[0].has(rows) && products_[1].has(rows) && products_[3].has(rows);
 }
 
 std::vector<Reader::Part> Reader::parts_of(int position, int count) const {
@@ -62,10 +82,14 @@ std::vector<Reader::Part> Reader::parts_of(int position, int count) const {
   std::int64_t grid = 0;
   while (count > 0) {
     const int first = position % kGridRows;
-    const bool wide = wide_ && first == 0 && count == kMostGrids * kGridRows;
-    const int here = wide ? count : std::min(count, kGridRows - first);
-    out.push_back({grid, wide ? kMostGrids : 1, {first, here, position}});
-    grid += out.back().grids;
+    int grids = 1;
+    while (first == 0 && count >= 2 * grids * kGridRows && grids < kMostGrids &&
+           all_take(2 * grids * kGridRows)) {
+      grids *= 2;
+    }
+    const int here = std::min(count, grids * kGridRows - first);
+    out.push_back({grid, grids, {first, here, position}});
+    grid += grids;
     position += here;
     count -= here;
   }
@@ -150,22 +174,40 @@ void Reader::attend_generally(int layer, const Part& part, ReadRows wanted, cons
   });
 }
 
+Reader::Window Reader::window(const RowProduct& product, const Part& part, ReadRows wanted) const {
+  Window out{0, part.grids * kGridRows};
+  for (std::int64_t half = out.count / 2; half >= RowProduct::kFewest; half /= 2) {
+    const std::int64_t first = wanted.first / half;
+    if (first != (wanted.first + wanted.count - 1) / half) break;
+    if (product.has(half)) out = {first * half, half};
+  }
+  return out;
+}
+
+void Reader::gate(const at::Tensor& weights, const Part& part, ReadRows wanted) {
+  const RowProduct& product = products_[2];
+  const Window some = window(product, part, wanted);
+  std::int64_t at_once = std::min<std::int64_t>(some.count, kGateRows);
+  while (!product.has(at_once)) at_once /= 2;
+  for (std::int64_t at = some.first; at < some.first + some.count; at += at_once) {
+    const std::int64_t first = part.grid * kGridRows + at;
+    product.run(weights, normed_.select(0, first).data_ptr(), at_once, gate_up_.data_ptr());
+    const int begin = std::max(wanted.first - static_cast<int>(at), 0);
+    const int end =
+        std::min(wanted.first + wanted.count - static_cast<int>(at), static_cast<int>(at_once));
+    check(gate_rows(data<std::uint16_t>(gate_up_), {begin, end - begin, 0}, sizes_.ffn_width,
+                    data<std::uint16_t>(gated_.select(0, first)), stream(), fp16()));
+  }
+}
+
 void Reader::read_part(int layer, const Part& part, ReadRows wanted,
                        const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
                        const Task& task) {
   const auto product = [&](std::size_t which, const at::Tensor& to, const at::Tensor& from,
                            const ReadRows& rows_wanted) {
-    // The rows that matter, and as many beside them as the shape wants.
-    std::int64_t count = part.grids * kGridRows;
-    std::int64_t first = 0;
-    while (count > RowProduct::kFewest && products_[which].has(count / 2) &&
-           rows_wanted.first / (count / 2) ==
-               (rows_wanted.first + rows_wanted.count - 1) / (count / 2)) {
-      count /= 2;
-      first = rows_wanted.first / count * count;
-    }
-    first += part.grid * kGridRows;
-    products_[which].run(weights[which], from.select(0, first).data_ptr(), count,
+    const Window some = window(products_[which], part, rows_wanted);
+    const std::int64_t first = part.grid * kGridRows + some.first;
+    products_[which].run(weights[which], from.select(0, first).data_ptr(), some.count,
                          to.select(0, first).data_ptr());
   };
   const auto norm = [&](const at::Tensor& weight) {
@@ -177,9 +219,7 @@ void Reader::read_part(int layer, const Part& part, ReadRows wanted,
   if (wanted.count == 0) return;
   product(1, residual_, attended_, wanted);
   norm(weights_.layers[static_cast<std::size_t>(layer)].ffn_norm);
-  product(2, gate_up_, normed_, wanted);
-  check(gate_rows(rows<std::uint16_t>(gate_up_, part), wanted, sizes_.ffn_width,
-                  rows<std::uint16_t>(gated_, part), stream(), fp16()));
+  gate(weights[2], part, wanted);
   product(3, residual_, gated_, wanted);
   norm(next_norm);
 }

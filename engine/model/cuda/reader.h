@@ -2,8 +2,8 @@
 // around them. Engine thread only; throws libtorch's exceptions and ForwardError.
 //
 // Up to kMostGrids grids are read layer by layer together, so that weights which the device keeps
-// in fewer bits are made bf16 once for all of them. A GEMM has one grid's rows; or all rows of
-// kMostGrids full grids; or, of a short question, the few rows around it: products.h.
+// in fewer bits are made bf16 once for all of them. A GEMM has one grid's rows; or all rows of a
+// power of two of full grids; or, of a short question, the few rows around it: products.h.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -22,11 +22,14 @@ namespace kvfs::model::cuda {
 
 class Reader {
  public:
-  static constexpr int kMostGrids = 4;
+  static constexpr int kMostGrids = 16;
+  static constexpr int kGateRows = 2048;  // of gates and ups at a time
 
   // sizes and weights must outlive it.
   Reader(const LlamaSizes& sizes, const Weights& weights, const PageShape& pages,
          at::Device device);
+  // Bytes of device memory that it takes, beside one layer's packed weights made bf16.
+  static std::uint64_t memory(const LlamaSizes& sizes);
   // As Forward::read.
   void read(const DeviceSequence& sequence, std::span<const TokenId> tokens,
             std::span<float> logits, const Watch* watch);
@@ -48,18 +51,27 @@ class Reader {
     const Watch* watch;
   };
   Uploaded upload(const DeviceSequence& sequence, std::span<const TokenId> tokens);
-  // Rows that go through the GEMMs together: of one grid, or of kMostGrids.
+  // Rows that go through the GEMMs together: of one grid, or of a power of two of full ones.
   struct Part {
     std::int64_t grid;  // their first in the buffers
     std::int64_t grids;
     ReadRows rows;
   };
   std::vector<Part> parts_of(int position, int count) const;
+  bool all_take(std::int64_t rows) const;  // all products
+  // Rows of a part that a product computes for those wanted: as few as it has an algorithm for.
+  struct Window {
+    std::int64_t first;
+    std::int64_t count;
+  };
+  Window window(const RowProduct& product, const Part& part, ReadRows wanted) const;
   // wanted: rows whose results somebody needs; of the others, their keys and values only.
   void read_part(int layer, const Part& part, ReadRows wanted,
                  const std::array<at::Tensor, 4>& weights, const at::Tensor& next_norm,
                  const Task& task);
   void read_layer(int layer, std::span<const Part> parts, bool logits, const Task& task);
+  // From normed_ to gated_.
+  void gate(const at::Tensor& weights, const Part& part, ReadRows wanted);
   // From qkv_ to attended_: with read.h's kernels, or kernels.h's.
   void attend(int layer, const Part& part, ReadRows wanted, const Task& task);
   void attend_generally(int layer, const Part& part, ReadRows wanted, const Task& task);
@@ -76,15 +88,16 @@ class Reader {
   PageShape pages_;
   at::Device device_;
   // [kMostGrids · kGridRows, …] of fp32 or the weights' type; rows that no token sits in hold
-  // numbers of earlier reads.
-  at::Tensor residual_, normed_, qkv_, attended_, gate_up_, gated_;
+  // numbers of earlier reads. Memory is shared by what never lives at once: qkv_ and gated_,
+  // normed_ and attended_.
+  at::Tensor residual_, normed_, qkv_, attended_, gated_;
+  at::Tensor gate_up_;  // [kGateRows, …]
   at::Tensor last_x_, last_squares_, logits_;
   std::array<at::Tensor, 4> dense_;
   at::Tensor uploaded_;
   RowAttention general_attention_;
   Pinned to_device_, from_device_;
   std::vector<RowProduct> products_;  // of qkv, out, gate_up and down
-  bool wide_ = false;                 // kMostGrids grids go together
 };
 
 }  // namespace kvfs::model::cuda
