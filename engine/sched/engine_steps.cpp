@@ -116,7 +116,8 @@ bool EngineLoop::read_again() {
 
 Status EngineLoop::read_slice(RunningJob& job) {
   auto& model = *job.on().model;
-  const auto tokens = job.slice(model.prefill_slice());
+  const bool alone = jobs_.size() == 1;
+  const auto tokens = job.slice(alone ? model.prefill_alone() : model.prefill_slice());
   const auto logits = job.logits_for(tokens.size());
   const Position first = job.sequence().next_pos();
   const auto begin = std::chrono::steady_clock::now();

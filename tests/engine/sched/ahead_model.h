@@ -54,6 +54,7 @@ class AheadModel final : public model::Model {
     return of_->prefill(sequence, tokens, logits);
   }
   std::int32_t prefill_slice() const override { return of_->prefill_slice(); }
+  std::int32_t prefill_alone() const override { return of_->prefill_alone(); }
   Status decode(std::span<model::DecodeItem> items) override { return of_->decode(items); }
   std::int32_t max_batch() const override { return of_->max_batch(); }
   Status truncate(model::Sequence& sequence, Position end) override {

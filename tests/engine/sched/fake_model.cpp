@@ -13,7 +13,6 @@ namespace {
 constexpr std::int32_t kVocab = 260;
 constexpr std::uint16_t kLayers = 2;
 constexpr std::uint16_t kWidth = 4;
-constexpr std::int32_t kSlice = 300;  // not on the grid, on purpose
 
 std::uint64_t mix(std::uint64_t x) {
   x += 0x9E3779B97F4A7C15ULL;
@@ -110,6 +109,8 @@ class FakeModel : public model::Model {
                  std::span<float> logits) override {
     std::this_thread::sleep_for(std::chrono::microseconds(controls_.slice_delay_us));
     auto& to = dynamic_cast<FakeSequence&>(sequence);
+    controls_.largest_slice =
+        std::max<int>(controls_.largest_slice, static_cast<int>(tokens.size()));
     KVFS_TRY(require_room(tokens.size()));
     for (const TokenId token : tokens) {
       if (token == controls_.prefill_fails_at) return broken();
@@ -118,7 +119,8 @@ class FakeModel : public model::Model {
     if (!logits.empty()) fill(to, logits);
     return {};
   }
-  std::int32_t prefill_slice() const override { return kSlice; }
+  std::int32_t prefill_slice() const override { return kFakeSlice; }
+  std::int32_t prefill_alone() const override { return controls_.prefill_alone; }
 
   Status decode(std::span<model::DecodeItem> items) override {
     std::this_thread::sleep_for(std::chrono::microseconds(controls_.step_delay_us));

@@ -16,6 +16,8 @@
 
 namespace kvfs::sched::test {
 
+inline constexpr std::int32_t kFakeSlice = 300;  // not on the grid, on purpose
+
 struct FakeControls {
   std::atomic<int> slice_delay_us{0};
   std::atomic<int> step_delay_us{0};
@@ -31,6 +33,8 @@ struct FakeControls {
   std::atomic<int> stored_pieces{0};
   std::atomic<bool> finds_damage{false};  // in what it took so
   std::atomic<int> largest_batch{0};
+  std::atomic<std::int32_t> prefill_alone{kFakeSlice};
+  std::atomic<int> largest_slice{0};
   std::atomic<std::uint64_t> positions_used{0};
   std::atomic<std::uint64_t> budget_positions{1 << 20};
   std::string kernel_class = "fake-1";           // set before loading

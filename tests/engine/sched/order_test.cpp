@@ -63,6 +63,31 @@ TEST(Order, FeedsTakeTurns) {
   EXPECT_EQ(house.scheduler().jobs(one)[0].record.status, JobStatus::kRunning);
 }
 
+TEST(Order, WhoIsAloneIsReadAtOnceAndInSlicesAsSoonAsAnotherComes) {
+  FakeControls controls;
+  controls.prefill_alone = 2000;
+  House house(controls);
+  const StateId alone = house.make("alone");
+  house.feed(alone, long_text(3000));
+  EXPECT_GT(controls.largest_slice, 1500);
+
+  controls.slice_delay_us = 20'000;
+  const StateId one = house.make("one");
+  const StateId two = house.make("two");
+  const auto read = [&](const StateId& state) {
+    return house.scheduler().jobs(state)[0].read_tokens;
+  };
+  house.submit(house.submission(one, JobKind::kFeed, long_text(4000, "one")));
+  house.submit(house.submission(two, JobKind::kFeed, long_text(4000, "two")));
+  ASSERT_TRUE(eventually([&] { return read(two) > 0; }));
+  controls.largest_slice = 0;
+  const auto before = read(two);
+  ASSERT_TRUE(eventually([&] { return read(two) > before; }));
+  EXPECT_GT(controls.largest_slice, 0);
+  EXPECT_LE(controls.largest_slice, kFakeSlice);
+  EXPECT_EQ(house.scheduler().jobs(one)[0].record.status, JobStatus::kRunning);
+}
+
 TEST(Order, AQuestionNeverWaitsBehindManyFeeds) {
   FakeControls controls;
   controls.slice_delay_us = 10'000;
