@@ -70,6 +70,17 @@ TEST_P(CudaSameBits, ReadingInPartsEqualsReadingAtOnce) {
   }
 }
 
+TEST_P(CudaSameBits, ManyGridsTogetherEqualOneAfterTheOther) {
+  const auto tokens = random_tokens(4800, 7);  // eight grids, one, and a part of one
+  const auto whole = model().new_sequence();
+  const auto logits = read(model(), *whole, tokens);
+  for (const auto& cut : {std::vector<int>(9, 512), std::vector<int>{300, 4100}}) {
+    const auto parts = model().new_sequence();
+    EXPECT_TRUE(same_bits(read_in(*parts, tokens, cut), logits)) << "first part " << cut.front();
+    expect_same(kv(*parts), kv(*whole));
+  }
+}
+
 TEST_P(CudaSameBits, FourHundredTokensAreThreeHundredAndOneHundred) {
   const auto tokens = random_tokens(400, 2);
   const auto whole = model().new_sequence();
