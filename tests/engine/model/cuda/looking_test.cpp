@@ -10,7 +10,7 @@ namespace {
 
 template <class T>
 class CudaLooking : public CudaKernels<T> {};
-TYPED_TEST_SUITE(CudaLooking, KernelTypes, KernelTypeNames);
+TYPED_TEST_SUITE(CudaLooking, KvTypes, KernelTypeNames);
 
 constexpr HeadShape kShape{.heads = 4, .kv_heads = 2, .width = 80};
 constexpr int kRow = (kShape.heads + 2 * kShape.kv_heads) * kShape.width;
