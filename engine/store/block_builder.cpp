@@ -100,10 +100,9 @@ void take_known(std::span<const KnownEncoding> known, chunk::CodecId codec,
   for (std::size_t i = 0; fits && i < slices.size(); ++i) slices[i].known = &known[i];
 }
 
-std::optional<chunk::Encoded> encoding_of(const Slice& slice) {
+std::optional<ChunkTable::StoredBytes> encoding_of(const Slice& slice) {
   if (slice.known == nullptr) return std::nullopt;
-  const ByteSpan bytes = slice.known->bytes;
-  return chunk::Encoded{slice.known->codec, Bytes(bytes.begin(), bytes.end())};
+  return ChunkTable::StoredBytes{slice.known->codec, slice.known->bytes};
 }
 
 }  // namespace

@@ -46,13 +46,12 @@ ChunkId chunk_id(const chunk::ShapeClass& shape, ByteSpan decoded, std::uint64_t
 
 Result<PreparedChunk> ChunkTable::prepare(const chunk::ShapeClass& shape, ByteSpan decoded,
                                           chunk::CodecId codec,
-                                          std::optional<chunk::Encoded> encoded) const {
+                                          std::optional<StoredBytes> encoded) const {
   PreparedChunk chunk{.shape = shape,
                       .decoded = decoded,
                       .codec = codec,
                       .first_id = hash_(shape, decoded, 0),
-                      .erasures = erasures_.load(),
-                      .encoded = std::move(encoded)};
+                      .erasures = erasures_.load()};
   {
     KVFS_ASSIGN(const Txn txn, environment_.begin_read());
     for (std::uint64_t seed = 0; seed < kMaxSeeds; ++seed) {
@@ -62,9 +61,10 @@ Result<PreparedChunk> ChunkTable::prepare(const chunk::ShapeClass& shape, ByteSp
       if (found != Match::kOther) break;
     }
   }
-  if (chunk.known) {
-    chunk.encoded.reset();
-  } else if (!chunk.encoded) {
+  if (!chunk.known && encoded) {
+    const auto& [stored_as, payload] = *encoded;
+    chunk.encoded = chunk::Encoded{stored_as, Bytes(payload.begin(), payload.end())};
+  } else if (!chunk.known) {
     chunk.encoded = chunk::encode(codec, shape, decoded);
   }
   return chunk;

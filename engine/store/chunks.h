@@ -38,11 +38,15 @@ class ChunkTable {
   explicit ChunkTable(Environment& environment, ChunkHash hash = chunk_id)
       : environment_(environment), hash_(hash) {}
 
+  struct StoredBytes {
+    chunk::CodecId codec;
+    ByteSpan payload;
+  };
   // The work that needs no transaction: hashes, looks the chunk up, compares or encodes, unless
   // `encoded` is what decodes to it already.
   Result<PreparedChunk> prepare(const chunk::ShapeClass& shape, ByteSpan decoded,
                                 chunk::CodecId codec,
-                                std::optional<chunk::Encoded> encoded = {}) const;
+                                std::optional<StoredBytes> encoded = {}) const;
   Result<ChunkId> put(Txn& txn, Counters& counters, PreparedChunk& chunk);
 
   Status read(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape,
@@ -64,10 +68,6 @@ class ChunkTable {
   void swept() { ++erasures_; }
 
  private:
-  struct StoredBytes {
-    chunk::CodecId codec;
-    ByteSpan payload;
-  };
   // Its payload, of which shape and checksum are right.
   Result<StoredBytes> find(const Txn& txn, const ChunkId& id, const chunk::ShapeClass& shape) const;
   enum class Match { kAbsent, kEqual, kOther, kDamaged };
