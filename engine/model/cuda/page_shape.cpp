@@ -49,32 +49,38 @@ Bytes PageShape::rows_of(const KvPiece& piece) const {
   return rows;
 }
 
-Status PageShape::check(const KvPiece& piece) const {
-  const std::string what = "KV of layer " + std::to_string(piece.layer);
-  const std::size_t count = piece.positions.size();
-  const bool known = piece.layer < layers;
-  const LayerShape of = known ? kind(piece.layer) : LayerShape{};
-  if (!known || piece.head_count == 0 || piece.head_begin + piece.head_count > of.kv_heads ||
-      count == 0 || count > of.kept || piece.positions[0] < 0) {
+Status PageShape::check_place(int layer, int head_begin, int head_count,
+                              std::span<const Position> positions) const {
+  const std::string what = "KV of layer " + std::to_string(layer);
+  const bool known = layer < layers;
+  if (!known || head_count == 0 || head_begin + head_count > kind(layer).kv_heads ||
+      positions.empty() || positions.size() > kind(layer).kept || positions[0] < 0) {
     return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
   }
-  if (piece.kind != of.kind) {
-    return fail(ErrorCode::kUnsupported, what, "it is of another kind than the model's layer");
-  }
-  const std::size_t rows = piece.head_count * count * size_of(dtype);
-  if (piece.key.size() != rows * of.key_width || piece.value.size() != rows * of.value_width) {
-    return fail(ErrorCode::kInvalid, what,
-                "the bytes are not heads × positions × width of the model's KV type");
-  }
-  const auto& positions = piece.positions;
   const auto not_rising = [](Position a, Position b) { return b <= a; };
   if (std::ranges::adjacent_find(positions, not_rising) != positions.end() ||
       positions.front() / kBlockTokens != positions.back() / kBlockTokens) {
     return fail(ErrorCode::kInvalid, what, "its positions do not rise inside one block");
   }
+  return {};
+}
+
+Status PageShape::check(const KvPiece& piece) const {
+  const auto& positions = piece.positions;
+  KVFS_TRY(check_place(piece.layer, piece.head_begin, piece.head_count, positions));
+  const std::string what = "KV of layer " + std::to_string(piece.layer);
+  const LayerShape& of = kind(piece.layer);
+  if (piece.kind != of.kind) {
+    return fail(ErrorCode::kUnsupported, what, "it is of another kind than the model's layer");
+  }
+  const std::size_t rows = piece.head_count * positions.size() * size_of(dtype);
+  if (piece.key.size() != rows * of.key_width || piece.value.size() != rows * of.value_width) {
+    return fail(ErrorCode::kInvalid, what,
+                "the bytes are not heads × positions × width of the model's KV type");
+  }
   const int run = positions.back() - positions.front() + 1;
   const int whole = std::min<int>(positions.back() % kBlockTokens + 1, of.kept);
-  if (convolves() && (run != whole || run != static_cast<int>(count))) {
+  if (convolves() && (run != whole || std::cmp_not_equal(run, positions.size()))) {
     return fail(ErrorCode::kUnsupported, what, "positions are missing inside the block",
                 "a model with convolutions takes whole blocks only");
   }

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "codec/base/bytes.h"
@@ -45,7 +46,10 @@ struct PageShape {
   KvPiece inputs(std::uint16_t layer, Position first, int count, ByteSpan rows) const;
   // The rows of such a piece as they lie in a page, from its row 0 on.
   Bytes rows_of(const KvPiece& piece) const;
-  // That a piece is of the model's layers and of one block; kInvalid, kUnsupported.
+  // That heads and positions are a layer's, and of one block; kInvalid.
+  Status check_place(int layer, int head_begin, int head_count,
+                     std::span<const Position> positions) const;
+  // That, and that the piece is of the layer's kind and size; kInvalid, kUnsupported.
   Status check(const KvPiece& piece) const;
 };
 

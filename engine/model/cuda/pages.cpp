@@ -21,22 +21,6 @@ tl::unexpected<Error> not_the_models(int layer) {
               "the bytes are not heads × positions × width of the model's KV type");
 }
 
-// That of a piece as the store keeps it; its chunks are looked at one by one.
-Status check_place(const chunk::StoredPiece& piece, const PageShape& shape) {
-  const std::string what = "KV of layer " + std::to_string(piece.layer);
-  const auto& positions = piece.positions;
-  if (piece.layer >= shape.layers || piece.head_count == 0 ||
-      piece.head_begin + piece.head_count > shape.kind(piece.layer).kv_heads || positions.empty() ||
-      positions.size() > static_cast<std::size_t>(kBlockTokens) || positions[0] < 0) {
-    return fail(ErrorCode::kInvalid, what, "layer, heads or positions outside of the model's");
-  }
-  const auto not_rising = [](Position one, Position next) { return next <= one; };
-  if (std::ranges::adjacent_find(positions, not_rising) != positions.end() ||
-      positions.front() / kBlockTokens != positions.back() / kBlockTokens) {
-    return fail(ErrorCode::kInvalid, what, "its positions do not rise inside one block");
-  }
-  return {};
-}
 }  // namespace
 
 PagePool::Page::Page(PagePool& pool_in, at::Tensor data_in, std::optional<SparseEntries> sparse_in)
@@ -311,7 +295,7 @@ Status DeviceSequence::write_inputs(const chunk::StoredPiece& stored) {
 
 Status DeviceSequence::write(const chunk::StoredPiece& piece) {
   const PageShape& shape = pool_->shape();
-  KVFS_TRY(check_place(piece, shape));
+  KVFS_TRY(shape.check_place(piece.layer, piece.head_begin, piece.head_count, piece.positions));
   if (!open_) {
     return fail(ErrorCode::kInvalid, "KV of layer " + std::to_string(piece.layer),
                 "no room was made for it as it is stored");
